@@ -1,0 +1,28 @@
+"""Writing files so that a reader never sees half of one."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary name beside `path`; what was written there (file or folder) takes the place of `path` on success.
+
+    The temporary name keeps the suffix, for writers that choose a format by it. On an error nothing is left and an
+    existing `path` is untouched. A folder replaces a folder by rename, so at worst the old one is missing, never mixed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    temporary = scratch / path.name
+    try:
+        yield temporary
+        if temporary.is_dir() and path.is_dir():
+            path.rename(scratch / "old")
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
