@@ -1,0 +1,161 @@
+"""The checkpoint layout: round trips, and that every kind of damage is one InputError."""
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bridgedepth_jax.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint, unflatten
+from bridgedepth_jax.config import ModelConfig, MonoConfig
+from bridgedepth_jax.errors import InputError
+
+
+def make(seed: int = 0) -> Checkpoint:
+    rng = np.random.default_rng(seed)
+    params = {
+        "mono": {"blocks_0": {"kernel": rng.standard_normal((3, 5), np.float32), "bias": rng.standard_normal(5, np.float32)}},
+        "table": rng.standard_normal((2, 2, 2), np.float32),
+    }
+    return Checkpoint("depth-anything", params, MonoConfig.named("vits"), {"source": "test", "licence": "MIT"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "ckpt"
+    save_checkpoint(path, make())
+    return path
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def assert_equal(a: Checkpoint, b: Checkpoint) -> None:
+    assert (a.kind, a.config, a.provenance) == (b.kind, b.config, b.provenance)
+    left, right = flatten(a.params), flatten(b.params)
+    assert list(left) == list(right)
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], strict=True)
+
+
+def test_round_trip(folder):
+    assert_equal(load_checkpoint(folder), make())
+
+
+def test_flatten_round_trip():
+    tree = {"a": {"b": {"c": 1}, "d": 2}, "e": 3}
+    assert flatten(tree) == {"a/b/c": 1, "a/d": 2, "e": 3}
+    assert unflatten(flatten(tree)) == tree
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_stored_narrow_loaded_float32(tmp_path, dtype):
+    save_checkpoint(tmp_path / "c", make(), dtype=dtype)
+    stored = load_checkpoint(tmp_path / "c", dtype=None).params["table"]
+    loaded = load_checkpoint(tmp_path / "c").params["table"]
+    assert str(stored.dtype) == dtype and loaded.dtype == np.float32
+    np.testing.assert_array_equal(loaded, make().params["table"].astype(stored.dtype).astype(np.float32))
+
+
+def test_saving_again_replaces(tmp_path):
+    save_checkpoint(tmp_path / "c", make(0))
+    save_checkpoint(tmp_path / "c", make(1))
+    assert_equal(load_checkpoint(tmp_path / "c"), make(1))
+    assert [p.name for p in tmp_path.iterdir()] == ["c"]
+
+
+def test_missing_folder_file_and_foreign_folder(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        load_checkpoint(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: files\.sha256 is missing"):
+        load_checkpoint(tmp_path / "empty")
+    (tmp_path / "file.pth").write_bytes(b"x")
+    with pytest.raises(InputError, match="is a file, expected a folder"):
+        load_checkpoint(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("item", ["params", "description"])
+def test_missing_item(copy, item):
+    shutil.rmtree(copy / item)
+    with pytest.raises(InputError, match=item):
+        load_checkpoint(copy)
+
+
+def test_parameters_of_another_checkpoint(copy, tmp_path):
+    save_checkpoint(tmp_path / "other", make(1))
+    shutil.rmtree(copy / "params")
+    shutil.copytree(tmp_path / "other/params", copy / "params")
+    with pytest.raises(InputError, match=r"file 'params/.* is (damaged|missing)"):
+        load_checkpoint(copy)
+    sign(copy)
+    with pytest.raises(InputError, match="parameter mono/blocks_0/bias has sha256"):
+        load_checkpoint(copy)
+
+
+def sign(folder: Path) -> None:
+    """Rewrites the list of digests, as one who tampers with care would."""
+    names = [line.split("  ")[1] for line in (folder / "files.sha256").read_text().splitlines()]
+    names = sorted({*names, *(p.relative_to(folder).as_posix() for p in folder.glob("params/**/*"))})
+    files = [name for name in names if (folder / name).is_file()]
+    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in files]
+    (folder / "files.sha256").write_text("".join(lines))
+
+
+def test_edited_description(copy):
+    (file,) = (p for p in (copy / "description").iterdir() if p.read_bytes().startswith(b"{"))
+    file.write_text(file.read_text().replace("MIT", "CC0"))
+    with pytest.raises(InputError, match="file 'description/metadata' is damaged"):
+        load_checkpoint(copy)
+    sign(copy)
+    assert load_checkpoint(copy).provenance["licence"] == "CC0"
+    file.write_text(file.read_text().replace("depth-anything", "something"))
+    sign(copy)
+    with pytest.raises(InputError, match="kind 'something', expected"):
+        load_checkpoint(copy)
+
+
+def test_digests_are_those_of_sha256sum(folder):
+    run = subprocess.run(["sha256sum", "--check", "--quiet", "files.sha256"], cwd=folder, capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_config_of_another_version(tmp_path, monkeypatch):
+    monkeypatch.setattr("dataclasses.asdict", lambda config: {"name": "vits", "colour": "red"})
+    save_checkpoint(tmp_path / "c", make())
+    with pytest.raises(InputError, match="colour"):
+        load_checkpoint(tmp_path / "c")
+
+
+def test_refuses_parameters_of_other_types(tmp_path):
+    with pytest.raises(ValueError, match="parameter step has dtype int64"):
+        save_checkpoint(tmp_path / "c", Checkpoint("bridgedepth", {"step": np.int64(3)}, ModelConfig(), {}))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_every_damage_is_one_error_or_loads_equal(folder, tmp_path):
+    """500 seeded byte flips and truncations: refused with our error or loaded equal."""
+    rng = np.random.default_rng(0)
+    files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    refused = 0
+    for _ in range(500):
+        name = files[rng.integers(len(files))]
+        data = bytearray((folder / name).read_bytes())
+        if data and rng.random() < 0.8:
+            data[rng.integers(len(data))] ^= int(rng.integers(1, 256))
+        else:
+            del data[int(rng.integers(len(data) + 1)) :]
+        (copy / name).write_bytes(data)
+        try:
+            assert_equal(load_checkpoint(copy), make())
+        except InputError as error:
+            assert str(copy) in str(error) and "\n" not in str(error)
+            refused += 1
+        (copy / name).write_bytes((folder / name).read_bytes())
+    assert refused > 200
