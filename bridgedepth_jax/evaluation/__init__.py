@@ -1,0 +1,1 @@
+"""Evaluation of disparities on whole benchmarks, by every protocol at once."""

@@ -1,0 +1,179 @@
+"""Metrics of a disparity, as (sum, count) per image (data specification, section Metrics).
+
+Pure functions of arrays with any leading axes; they run under `jax.jit`, on padded images (padding has a false mask) and in
+float32 or, under `jax_enable_x64`, in float64. Letters: H W image, h8 = H/8, w8 = W/8, N proposals. Disparities in pixels of
+the image. `sum / count` is the value of an image; a count of 0 means that the image has none.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+THRESHOLDS = (0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
+QUANTILES = {"a50": 0.5, "a90": 0.9, "a99": 0.99}
+SQUARED = ("rmse", "depth_rmse")  # their sums are of squares: the value is the root of sum / count
+PER_IMAGE = tuple(QUANTILES)  # order statistics: there is no sum over pixels, count is 1
+MIN_DISPARITY = 0.1  # pixels; a smaller predicted disparity is set to this before it becomes a depth
+
+SumCount = tuple[jax.Array, jax.Array]
+_BLOCK = 32
+
+
+def pixel_sum(values: Float[Array, "*b H W"]) -> Float[Array, "*b"]:
+    """Sum over the last two axes in a fixed tree of short sums, so that float32 keeps 1e-6 on images of any size."""
+    flat = values.reshape(*values.shape[:-2], -1)
+    while flat.shape[-1] > 1:
+        flat = jnp.pad(flat, [(0, 0)] * (flat.ndim - 1) + [(0, -flat.shape[-1] % _BLOCK)])
+        flat = flat.reshape(*flat.shape[:-1], -1, _BLOCK).sum(-1)
+    return flat[..., 0]
+
+
+def masked(values: Array, mask: Bool[Array, "*b H W"]) -> SumCount:
+    """Sum of `values` where `mask`, and the number of such pixels (int32)."""
+    return pixel_sum(jnp.where(mask, values, 0)), mask.sum((-2, -1), dtype=jnp.int32)
+
+
+def percent(hit: Bool[Array, "*b H W"], mask: Bool[Array, "*b H W"]) -> SumCount:
+    """How many of the pixels of `mask` are hit, in per cent once divided by the count."""
+    count = mask.sum((-2, -1), dtype=jnp.int32)
+    return (hit & mask).sum((-2, -1), dtype=jnp.int32) * 100.0, count
+
+
+def valid_pixels(gt: Array, valid: Array, max_disp: float | None, only_valid: bool) -> Array:
+    """The pixels of the paper's protocol: `valid & gt < max_disp`, or `gt < max_disp` alone. None is no maximum."""
+    return _below(gt, max_disp) & (valid if only_valid else jnp.isfinite(gt))
+
+
+def epe(prediction: Array, gt: Array, mask: Array) -> SumCount:
+    """End-point error: |d - gt| in pixels."""
+    return masked(jnp.abs(prediction - gt), mask)
+
+
+def rmse(prediction: Array, gt: Array, mask: Array) -> SumCount:
+    """Sum of (d - gt)^2; the root of sum / count is the RMSE in pixels."""
+    return masked(jnp.square(prediction - gt), mask)
+
+
+def d1(prediction: Array, gt: Array, mask: Array) -> SumCount:
+    """KITTI's outliers: error > 3 px and > 5 % of gt, in per cent."""
+    error = jnp.abs(prediction - gt)
+    return percent((error > 3) & (error > 0.05 * gt), mask)
+
+
+def bad(prediction: Array, gt: Array, mask: Array, threshold: float) -> SumCount:
+    """Error > threshold pixels, in per cent."""
+    return percent(jnp.abs(prediction - gt) > threshold, mask)
+
+
+def density(answered: Bool[Array, "*b H W"], mask: Array) -> SumCount:
+    """Pixels with an answer, in per cent of those with ground truth."""
+    return percent(answered, mask)
+
+
+def error_quantiles(error: Array, masks: Mapping[str, Array], levels: Sequence[float]) -> dict[str, list[SumCount]]:
+    """Quantiles of the error over each mask, linear between order statistics (NumPy's default); count is 1 or 0.
+
+    One sort serves all masks: the sorted masks are counted along.
+    """
+    shape = (*error.shape[:-2], -1)
+    flags = sum(mask.astype(jnp.int32) << bit for bit, mask in enumerate(masks.values()))
+    anywhere = flags != 0
+    ordered, flags = jax.lax.sort((jnp.where(anywhere, error, jnp.inf).reshape(shape), flags.reshape(shape)), num_keys=1)
+
+    def statistic(rank, position):  # the `position`-th smallest of a mask
+        index = (rank <= position[..., None]).sum(-1, dtype=jnp.int32)
+        return jnp.take_along_axis(ordered, jnp.minimum(index, ordered.shape[-1] - 1)[..., None], -1)[..., 0]
+
+    result = {}
+    for bit, name in enumerate(masks):
+        rank = jnp.cumsum((flags >> bit) & 1, -1)
+        count = rank[..., -1]
+        result[name] = []
+        for level in levels:
+            position = jnp.maximum(count - 1, 0) * jnp.asarray(level, ordered.dtype)
+            below = jnp.floor(position).astype(jnp.int32)
+            fraction = position - below
+            low = statistic(rank, below)
+            high = statistic(rank, jnp.minimum(below + 1, jnp.maximum(count - 1, 0)))
+            value = low + (high - low) * fraction
+            result[name].append((jnp.where(count > 0, value, 0), (count > 0).astype(jnp.int32)))
+    return result
+
+
+def proposals(proposal: Float[Array, "*b h8 w8 N"], gt: Float[Array, "*b H W"], max_disp: float | None) -> dict[str, SumCount]:
+    """Distance of the ground truth to the nearest proposal of its 1/8 cell, and the per cent within 3 and 8 pixels.
+
+    Args:
+      proposal: in 1/8 pixels, of the padded image.
+      gt: padded as the input was, its edge repeated; 0 = none. Counted are 0 < gt < max_disp.
+    """
+    h8, w8, n = proposal.shape[-3:]
+    cells = gt.reshape(*gt.shape[:-2], h8, 8, w8, 8, 1)
+    candidates = proposal.reshape(*proposal.shape[:-3], h8, 1, w8, 1, n) * 8
+    error = jnp.abs(cells - candidates).min(-1).reshape(gt.shape)
+    mask = (gt > 0) & _below(gt, max_disp)
+    return {
+        "prop_epe": masked(error, mask),
+        "prop_recall_3": percent(error < 3, mask),
+        "prop_recall_8": percent(error < 8, mask),
+    }
+
+
+def depths(prediction: Array, gt: Array, mask: Array, focal_baseline: Array, doffs: Array) -> dict[str, SumCount]:
+    """Depth errors: AbsRel (ratio), RMSE (metres), and per cent of pixels within 1.25, 1.25^2, 1.25^3.
+
+    Args:
+      prediction, gt: (*b, H, W) pixels; disparity + doffs below MIN_DISPARITY is set to that in the prediction.
+      focal_baseline: (*b) focal length in pixels times baseline in metres; 0 = no calibration, all counts 0.
+      doffs: (*b) difference of the principal points in pixels: depth = focal_baseline / (disparity + doffs).
+    """
+    scale, shift = focal_baseline[..., None, None], doffs[..., None, None]
+    mask = mask & (scale > 0) & (gt + shift > 0)
+    predicted = scale / jnp.maximum(prediction + shift, MIN_DISPARITY)
+    true = scale / jnp.where(mask, gt + shift, 1)
+    true = jnp.where(mask, true, 1)
+    ratio = jnp.maximum(predicted / true, true / jnp.where(predicted > 0, predicted, 1))
+    return {
+        "depth_absrel": masked(jnp.abs(predicted - true) / true, mask),
+        "depth_rmse": masked(jnp.square(predicted - true), mask),
+        "depth_delta1": percent(ratio < 1.25, mask),
+        "depth_delta2": percent(ratio < 1.25**2, mask),
+        "depth_delta3": percent(ratio < 1.25**3, mask),
+    }
+
+
+def all_metrics(
+    prediction: Array,
+    gt: Array,
+    masks: Mapping[str, Array],
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
+    focal_baseline: Array | None = None,
+    doffs: Array | None = None,
+) -> dict[str, dict[str, SumCount]]:
+    """Every metric over each mask: {mask: {metric: (sum, count)}}.
+
+    Args:
+      prediction: (*b, H, W) pixels; not finite = no answer, counted by `density` and by nothing else.
+      gt: (*b, H, W) pixels, finite where any mask is true.
+    """
+    answered = jnp.isfinite(prediction)
+    prediction = jnp.where(answered, prediction, 0)
+    over = {name: mask & answered for name, mask in masks.items()}
+    quantiles = error_quantiles(jnp.abs(prediction - gt), over, tuple(QUANTILES.values()))
+    result = {}
+    for name, mask in over.items():
+        row = {"epe": epe(prediction, gt, mask), "rmse": rmse(prediction, gt, mask), "d1": d1(prediction, gt, mask)}
+        row |= {f"bad-{t:g}": bad(prediction, gt, mask, t) for t in thresholds}
+        row |= dict(zip(QUANTILES, quantiles[name], strict=True))
+        row["density"] = density(answered, masks[name])
+        if focal_baseline is not None and doffs is not None:
+            row |= depths(prediction, gt, mask, focal_baseline, doffs)
+        result[name] = row
+    return result
+
+
+def _below(gt: Array, max_disp: float | None) -> Array:
+    return gt < (jnp.inf if max_disp is None else max_disp)
