@@ -1,0 +1,1 @@
+"""Training: losses, optimiser, schedule, sharding, checkpoints and the loop (spec `training.md`)."""
