@@ -1,0 +1,238 @@
+"""Leaf modules. Parameter names and initial values are PyTorch's; shapes are JAX's (spec section 8, house style).
+
+Parameters are float32; `dtype` is what a layer computes and returns in. Letters: B batch, T tokens, H heads, K head width.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Float
+
+Initializer = Callable[..., Array]
+kaiming_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+normal_002: Initializer = nn.initializers.normal(0.02)
+torch_default: Initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # uniform in +-1/sqrt(fan_in)
+zeros: Initializer = nn.initializers.zeros_init()
+
+
+def torch_default_bias(fan_in: int) -> Initializer:
+    """Uniform in +-1/sqrt(fan_in), PyTorch's default for the bias of a layer that has `fan_in` inputs."""
+    bound = 1 / math.sqrt(fan_in)
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """The dtype of whatever must not lose precision: disparities, coordinates, softmax."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def gelu(x: Array) -> Array:
+    """The exact (erf) GELU."""
+    return 0.5 * x * (1 + lax.erf(x * math.sqrt(0.5)))
+
+
+def instance_norm(x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+    """Zero mean and unit biased variance over H and W, eps 1e-5, no affine part; statistics at least float32."""
+    y = x.astype(at_least_float32(x.dtype))
+    mean = jnp.mean(y, (1, 2), keepdims=True)
+    variance = jnp.mean(jnp.square(y - mean), (1, 2), keepdims=True)
+    return ((y - mean) * lax.rsqrt(variance + 1e-5)).astype(x.dtype)
+
+
+class Linear(nn.Module):
+    """y = x @ kernel + bias over the last axis."""
+
+    features: int
+    use_bias: bool = True
+    kernel_init: Initializer | None = None  # None: PyTorch's default, of the bias too
+    dtype: Any = jnp.float32
+
+    def weights(self, fan_in: int) -> tuple[Array, Array | None]:
+        kernel = self.param("kernel", self.kernel_init or torch_default, (fan_in, self.features))
+        bias_init = zeros if self.kernel_init else torch_default_bias(fan_in)
+        bias = self.param("bias", bias_init, (self.features,)) if self.use_bias else None
+        return kernel.astype(self.dtype), None if bias is None else bias.astype(self.dtype)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
+        kernel, bias = self.weights(x.shape[-1])
+        y = x.astype(self.dtype) @ kernel
+        return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+class SplitHeads(Linear):
+    """A Linear whose outputs are ordered (part, head, channel), delivered head first: (B, T, I) to (parts, B, H, T, K)."""
+
+    parts: int = 1
+    heads: int = 1
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T I"]) -> tuple[Float[Array, "B H T K"], ...]:
+        kernel, bias = self.weights(x.shape[-1])
+        x = x.astype(self.dtype)
+        kernels = jnp.split(kernel.reshape(kernel.shape[0], self.parts, self.heads, -1), self.parts, 1)
+        outputs = [jnp.einsum("btd,dhk->bhtk", x, k[:, 0]) for k in kernels]
+        if bias is not None:
+            biases = bias.reshape(self.parts, 1, self.heads, 1, -1)
+            outputs = [y + biases[i] for i, y in enumerate(outputs)]
+        return tuple(outputs)
+
+
+class MergeHeads(Linear):
+    """A Linear over the concatenated heads: (B, H, T, K) to (B, T, O)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H T K"]) -> Float[Array, "B T O"]:
+        _, heads, _, width = x.shape
+        kernel, bias = self.weights(heads * width)
+        y = jnp.einsum("bhtk,hkd->btd", x.astype(self.dtype), kernel.reshape(heads, width, -1))
+        return y if bias is None else y + bias.reshape(1, 1, -1)
+
+
+def layer_norm(eps: float, dtype: Any, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm over channels with float32 statistics, the variance not by E[x^2] - E[x]^2."""
+    return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+
+
+class Mlp(nn.Module):
+    """fc1, exact GELU, fc2."""
+
+    hidden: int
+    features: int
+    kernel_init: Initializer | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
+        x = Linear(self.hidden, kernel_init=self.kernel_init, dtype=self.dtype, name="fc1")(x)
+        return Linear(self.features, kernel_init=self.kernel_init, dtype=self.dtype, name="fc2")(gelu(x))
+
+
+class Head(nn.Module):
+    """Linear layers with relu between, `layers_0` to `layers_{n-1}`."""
+
+    features: tuple[int, ...]
+    kernel_init: Initializer | None = None
+    last_init: Initializer | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
+        for i, features in enumerate(self.features):
+            last = i == len(self.features) - 1
+            init = self.last_init if last and self.last_init else self.kernel_init
+            x = Linear(features, kernel_init=init, dtype=self.dtype, name=f"layers_{i}")(x)
+            x = x if last else nn.relu(x)
+        return x
+
+
+def conv(
+    features: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: int | None = None,
+    use_bias: bool = True,
+    kernel_init: Initializer = kaiming_normal,
+    bias_init: Initializer = zeros,
+    dtype: Any = jnp.float32,
+    name: str | None = None,
+) -> nn.Conv:
+    """Square cross-correlation with zero padding, by default of kernel // 2."""
+    pad = kernel // 2 if padding is None else padding
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        [(pad, pad)] * 2,
+        use_bias=use_bias,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+        dtype=dtype,
+        name=name,
+    )
+
+
+def depthwise_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"]) -> Float[Array, "B H W C"]:
+    """Depthwise cross-correlation with zero padding, as shifted products: XLA's grouped convolution is 10x slower on CPU."""
+    size = kernel.shape[0]
+    _, h, w, _ = x.shape
+    padded = jnp.pad(x, ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)))
+    total = None
+    for i in range(size):
+        for j in range(size):
+            term = padded[:, i : i + h, j : j + w] * kernel[i, j].reshape(1, 1, 1, -1)
+            total = term if total is None else total + term
+    assert total is not None
+    return total
+
+
+class DepthwiseConv(nn.Module):
+    """`depthwise_conv` with its parameters."""
+
+    kernel_size: int
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        shape = (self.kernel_size, self.kernel_size, 1, x.shape[-1])
+        y = depthwise_conv(x.astype(self.dtype), self.param("kernel", kaiming_normal, shape).astype(self.dtype))
+        if self.use_bias:
+            y = y + self.param("bias", zeros, (x.shape[-1],)).astype(self.dtype).reshape(1, 1, 1, -1)
+        return y
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution whose stride is its kernel size: every input pixel becomes its own block of outputs."""
+
+    features: int
+    kernel_size: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B kH kW O"]:
+        b, h, w, c = x.shape
+        k = self.kernel_size
+        kernel = self.param("kernel", kaiming_normal, (k, k, c, self.features)).astype(self.dtype)
+        bias = self.param("bias", zeros, (self.features,)).astype(self.dtype)
+        y = jnp.einsum("bhwi,klio->bhkwlo", x.astype(self.dtype), kernel)
+        return y.reshape(b, h * k, w * k, self.features) + bias.reshape(1, 1, 1, -1)
+
+
+def attention(
+    q: Float[Array, "B H T K"], k: Float[Array, "B H S K"], v: Float[Array, "B H S K"], max_logits: int = 2**27
+) -> Float[Array, "B H T K"]:
+    """softmax(q k / sqrt(K)) v, softmax at least float32.
+
+    Queries are taken in chunks, one after the other, when B*H*T*S would exceed `max_logits`, so that memory stays bounded
+    at any image size.
+    """
+    scale = q.shape[-1] ** -0.5
+
+    def attend(q):
+        logits = jnp.einsum("bhtk,bhsk->bhts", q, k).astype(at_least_float32(q.dtype)) * scale
+        return jnp.einsum("bhts,bhsk->bhtk", jax.nn.softmax(logits).astype(v.dtype), v)
+
+    b, heads, tokens, width = q.shape
+    chunks = -(-(b * heads * tokens * k.shape[2]) // max_logits)
+    if chunks == 1:
+        return attend(q)
+    size = -(-tokens // chunks)
+    padded = jnp.pad(q, ((0, 0), (0, 0), (0, size * chunks - tokens), (0, 0)))
+    parts = jnp.moveaxis(padded.reshape(b, heads, chunks, size, width), 2, 0)
+    out = jnp.moveaxis(lax.map(jax.checkpoint(attend), parts), 0, 2)
+    return out.reshape(b, heads, size * chunks, width)[:, :, :tokens]
+
+
+def drop_path(module: nn.Module, x: Array, rate: float, *, train: bool) -> Array:
+    """Stochastic depth: in training a sample's branch `x` is dropped with probability `rate`, else divided by 1 - rate."""
+    if not train or rate == 0:
+        return x
+    keep = jax.random.bernoulli(module.make_rng("drop_path"), 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(keep, x / (1 - rate), 0)

@@ -1,0 +1,1 @@
+"""The monocular branch: Depth Anything V2 (spec section 2)."""

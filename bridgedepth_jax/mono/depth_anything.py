@@ -1,0 +1,43 @@
+"""Depth Anything V2: the monocular branch, and relative depth on its own (spec section 2)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from bridgedepth_jax.config import MonoConfig
+from bridgedepth_jax.mono.dpt import DPTHead
+from bridgedepth_jax.mono.vit import DinoVisionTransformer
+
+# ImageNet, of RGB in 0..255; rounded to float32 as in the original's buffers, also when computing in float64.
+MEAN = np.asarray((123.675, 116.28, 103.53), np.float32)
+STD = np.asarray((58.395, 57.12, 57.375), np.float32)
+
+
+def normalize(image: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+    """RGB in 0..255 to ImageNet's zero mean and unit deviation."""
+    mean, std = (jnp.asarray(v, image.dtype).reshape(1, 1, 1, 3) for v in (MEAN, STD))
+    return (image - mean) / std
+
+
+class DepthAnything(nn.Module):
+    """A normalised image, whose sides are multiples of 14, to relative inverse depth (B, H, W).
+
+    With `features=True`: to the (B, h, w, C) map before the last layers, at 8x the token grid: what BridgeDepth reads.
+    """
+
+    config: MonoConfig
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B H W 3"], *, features: bool = False) -> Float[Array, "..."]:
+        patch = self.config.patch
+        height, width = image.shape[1:3]
+        if height % patch or width % patch:
+            raise ValueError(f"image sides {height}x{width} are not multiples of the patch size {patch}")
+        tokens = DinoVisionTransformer(self.config, self.dtype, self.remat, name="pretrained")(image)
+        head = DPTHead(self.config, self.dtype, name="depth_head")
+        return head(tokens, (height // patch, width // patch), depth=not features)

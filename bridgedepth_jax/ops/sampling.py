@@ -1,0 +1,23 @@
+"""Reading the right image where a disparity says (spec section 5)."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def sample_along_rows(fmap: Float[Array, "B H W C"], x: Float[Array, "B H W N"]) -> Float[Array, "B H W N C"]:
+    """Linear interpolation of `fmap` at columns `x` of the same row.
+
+    Each of the two columns counts as zero when outside the image, so a position in (-1, 0) keeps part of its weight.
+    """
+    width = fmap.shape[2]
+    low = jnp.floor(x)
+    fraction = (x - low)[..., None]
+    column = low.astype(jnp.int32)
+
+    def read(column, weight):
+        inside = (column >= 0) & (column < width)
+        index = jnp.clip(column, 0, width - 1).reshape(*column.shape[:2], -1, 1)
+        values = jnp.take_along_axis(fmap, index, axis=2, mode="promise_in_bounds")
+        return values.reshape(*column.shape, -1) * (weight * inside[..., None])
+
+    return read(column, 1 - fraction) + read(column + 1, fraction)
