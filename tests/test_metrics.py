@@ -77,8 +77,7 @@ def test_jit_padding_and_batch_change_nothing(random_case):
     prediction, gt, mask = random_case
     run = jax.jit(lambda p, g, m: metrics.all_metrics(p, g, {"m": m})["m"])
     alone = [run(prediction[i : i + 1], gt[i : i + 1], mask[i : i + 1]) for i in range(3)]
-    pad = lambda x: np.pad(x, ((0, 0), (11, 0), (0, 11)))
-    batch = run(pad(prediction), pad(gt), pad(mask))
+    batch = run(*(np.pad(x, ((0, 0), (11, 0), (0, 11))) for x in random_case))
     for key, (total, count) in batch.items():
         np.testing.assert_allclose(total, np.concatenate([a[key][0] for a in alone]), rtol=1e-6, err_msg=key)
         np.testing.assert_array_equal(count, np.concatenate([a[key][1] for a in alone]))

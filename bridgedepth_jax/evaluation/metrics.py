@@ -36,9 +36,10 @@ def masked(values: Array, mask: Bool[Array, "*b H W"]) -> SumCount:
 
 
 def percent(hit: Bool[Array, "*b H W"], mask: Bool[Array, "*b H W"]) -> SumCount:
-    """How many of the pixels of `mask` are hit, in per cent once divided by the count."""
-    count = mask.sum((-2, -1), dtype=jnp.int32)
-    return (hit & mask).sum((-2, -1), dtype=jnp.int32) * 100.0, count
+    """A hundred times the pixels of `mask` that are hit (int32, exact), and how many there are: in per cent once divided."""
+    if mask.shape[-2] * mask.shape[-1] > 2**31 // 100:
+        raise ValueError(f"image of shape {mask.shape[-2:]}, expected at most {2**31 // 100} pixels")
+    return (hit & mask).sum((-2, -1), dtype=jnp.int32) * 100, mask.sum((-2, -1), dtype=jnp.int32)
 
 
 def valid_pixels(gt: Array, valid: Array, max_disp: float | None, only_valid: bool) -> Array:
@@ -72,33 +73,30 @@ def density(answered: Bool[Array, "*b H W"], mask: Array) -> SumCount:
     return percent(answered, mask)
 
 
-def error_quantiles(error: Array, masks: Mapping[str, Array], levels: Sequence[float]) -> dict[str, list[SumCount]]:
-    """Quantiles of the error over each mask, linear between order statistics (NumPy's default); count is 1 or 0.
+def error_quantiles(error: Array, masks: Bool[Array, "*b M H W"], levels: Sequence[float]) -> list[SumCount]:
+    """Quantiles of the error (*b, H, W) over each of M masks, linear between order statistics (NumPy's default).
 
-    One sort serves all masks: the sorted masks are counted along.
+    For each level the value, (*b, M), and a count of 1 or 0. One sort serves all masks: their flags are sorted along.
     """
     shape = (*error.shape[:-2], -1)
-    flags = sum(mask.astype(jnp.int32) << bit for bit, mask in enumerate(masks.values()))
-    anywhere = flags != 0
-    ordered, flags = jax.lax.sort((jnp.where(anywhere, error, jnp.inf).reshape(shape), flags.reshape(shape)), num_keys=1)
+    bits = range(masks.shape[-3])
+    flags = sum(masks[..., bit, :, :].astype(jnp.int32) << bit for bit in bits)
+    ordered, flags = jax.lax.sort((jnp.where(flags != 0, error, jnp.inf).reshape(shape), flags.reshape(shape)), num_keys=1)
+    rank = jnp.cumsum(jnp.stack([(flags >> bit) & 1 for bit in bits], -2), -1)  # (*b, M, H*W)
+    count = rank[..., -1]
+    last = jnp.maximum(count - 1, 0)
 
-    def statistic(rank, position):  # the `position`-th smallest of a mask
+    def statistic(position):  # the `position`-th smallest error of each mask
         index = (rank <= position[..., None]).sum(-1, dtype=jnp.int32)
-        return jnp.take_along_axis(ordered, jnp.minimum(index, ordered.shape[-1] - 1)[..., None], -1)[..., 0]
+        return jnp.take_along_axis(ordered, jnp.minimum(index, ordered.shape[-1] - 1), -1)
 
-    result = {}
-    for bit, name in enumerate(masks):
-        rank = jnp.cumsum((flags >> bit) & 1, -1)
-        count = rank[..., -1]
-        result[name] = []
-        for level in levels:
-            position = jnp.maximum(count - 1, 0) * jnp.asarray(level, ordered.dtype)
-            below = jnp.floor(position).astype(jnp.int32)
-            fraction = position - below
-            low = statistic(rank, below)
-            high = statistic(rank, jnp.minimum(below + 1, jnp.maximum(count - 1, 0)))
-            value = low + (high - low) * fraction
-            result[name].append((jnp.where(count > 0, value, 0), (count > 0).astype(jnp.int32)))
+    result = []
+    for level in levels:
+        position = last * jnp.asarray(level, ordered.dtype)
+        below = jnp.floor(position).astype(jnp.int32)
+        low, high = statistic(below), statistic(jnp.minimum(below + 1, last))
+        value = low + (high - low) * (position - below)
+        result.append((jnp.where(count > 0, value, 0), (count > 0).astype(jnp.int32)))
     return result
 
 
@@ -159,20 +157,19 @@ def all_metrics(
       prediction: (*b, H, W) pixels; not finite = no answer, counted by `density` and by nothing else.
       gt: (*b, H, W) pixels, finite where any mask is true.
     """
-    answered = jnp.isfinite(prediction)
-    prediction = jnp.where(answered, prediction, 0)
-    over = {name: mask & answered for name, mask in masks.items()}
-    quantiles = error_quantiles(jnp.abs(prediction - gt), over, tuple(QUANTILES.values()))
-    result = {}
-    for name, mask in over.items():
-        row = {"epe": epe(prediction, gt, mask), "rmse": rmse(prediction, gt, mask), "d1": d1(prediction, gt, mask)}
-        row |= {f"bad-{t:g}": bad(prediction, gt, mask, t) for t in thresholds}
-        row |= dict(zip(QUANTILES, quantiles[name], strict=True))
-        row["density"] = density(answered, masks[name])
-        if focal_baseline is not None and doffs is not None:
-            row |= depths(prediction, gt, mask, focal_baseline, doffs)
-        result[name] = row
-    return result
+    answered = jnp.isfinite(prediction)[..., None, :, :]
+    everywhere = jnp.stack(list(masks.values()), -3)  # all masks as one axis: a short program
+    over = everywhere & answered
+    prediction, gt = (jnp.where(answered, x[..., None, :, :], 0) for x in (jnp.asarray(prediction), jnp.asarray(gt)))
+    row = {"epe": epe(prediction, gt, over), "rmse": rmse(prediction, gt, over), "d1": d1(prediction, gt, over)}
+    row |= {f"bad-{t:g}": bad(prediction, gt, over, t) for t in thresholds}
+    row |= dict(
+        zip(QUANTILES, error_quantiles(jnp.abs(prediction - gt)[..., 0, :, :], over, tuple(QUANTILES.values())), strict=True)
+    )
+    row["density"] = density(jnp.broadcast_to(answered, over.shape), everywhere)
+    if focal_baseline is not None and doffs is not None:
+        row |= depths(prediction, gt, over, focal_baseline[..., None], doffs[..., None])
+    return {name: {k: (s[..., i], n[..., i]) for k, (s, n) in row.items()} for i, name in enumerate(masks)}
 
 
 def _below(gt: Array, max_disp: float | None) -> Array:

@@ -1,0 +1,324 @@
+"""Evaluates a whole data set in jitted batches: read ahead, group by padded size, shard over the devices, measure, gather.
+
+Processes share the images, devices share a batch. Each device runs the same program on its rows, whatever the rest does, an
+image's sums are made in an order that no batch changes, and means are made of records sorted by name: so the numbers do not
+depend on batch size, devices, processes or order. Letters: B batch, H W image, Hp Wp padded image, N proposals.
+"""
+
+import collections
+import concurrent.futures
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bridgedepth_jax.data.registry import Pair, Sample, read_sample
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.evaluation import metrics
+from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, pixel_masks
+from bridgedepth_jax.evaluation.records import Record, gather
+from bridgedepth_jax.geometry import Calibration
+
+MULTIPLE = 16  # the network's own padding: rows on top, columns on the right
+MIN_SIDE = 32
+
+
+@flax.struct.dataclass
+class Prediction:
+    """What a method says about a batch of padded images."""
+
+    disparity: jax.Array  # (B, Hp, Wp) pixels
+    proposals: jax.Array | None = None  # (B, Hp/8, Wp/8, N) 1/8 pixels
+    raw: jax.Array | None = None  # (B, Hp, Wp) pixels, before holes are filled, NaN in them
+
+
+Predict = Callable[[Any, jax.Array, jax.Array], Prediction]  # params, left, right (B, Hp, Wp, 3) uint8; jittable
+Match = Callable[[Sample], tuple[np.ndarray, np.ndarray | None]]  # a pair -> disparity and raw (H, W), on the host
+Consume = Callable[[Pair, Sample, np.ndarray, Record], None]  # with the disparity (H, W) of the image
+
+
+class _Image(NamedTuple):
+    """A pair, read and padded."""
+
+    pair: Pair
+    sample: Sample
+    arrays: dict[str, np.ndarray]
+    problem: str
+
+
+def network(config: Any) -> Predict:
+    """The network as a method; `params` is its parameter tree."""
+    from bridgedepth_jax.model import BridgeDepth
+
+    model = BridgeDepth(config)
+    dtype = jnp.float64 if config.dtype == "float64" else jnp.float32
+
+    def predict(params: Any, left: jax.Array, right: jax.Array) -> Prediction:
+        out = model.apply({"params": params}, left.astype(dtype), right.astype(dtype))
+        return Prediction(out.disparity, out.proposals)
+
+    return predict
+
+
+class Evaluator:
+    """A method with its compiled functions, one per padded size; keep it to evaluate again without compiling.
+
+    Args:
+      predict: of a batch, jitted and run on the devices; or None and
+      match: of one pair on the host (threads).
+      batch: images a step and process; rounded up to a multiple of the devices. Small groups take smaller batches.
+      bucket: sizes are padded to multiples of this. 16 is exact; more means fewer compilations, but then the network sees
+        more padding than alone and the numbers change slightly.
+      devices: of this process; all by default.
+      workers: threads that read ahead.
+    """
+
+    def __init__(
+        self,
+        predict: Predict | None = None,
+        match: Match | None = None,
+        *,
+        batch: int = 1,
+        bucket: int = MULTIPLE,
+        devices: Sequence[jax.Device] | None = None,
+        workers: int = 4,
+    ):
+        if (predict is None) == (match is None):
+            raise ValueError("an Evaluator needs either predict or match")
+        if bucket < MULTIPLE or bucket % MULTIPLE:
+            raise InputError(f"bucket {bucket}, expected a multiple of {MULTIPLE}")
+        if batch < 1 or workers < 1:
+            raise InputError(f"batch {batch} and workers {workers}, expected positive numbers")
+        devices = list(devices or jax.local_devices())
+        self._match, self._bucket, self._workers = match, bucket, workers
+        self._devices = len(devices)
+        self._batch = -(-batch // self._devices) * self._devices
+        self._mesh = Mesh(np.array(devices), ("batch",))
+        self._rows = NamedSharding(self._mesh, PartitionSpec("batch"))
+        self._predict = None if predict is None else self._on_rows(predict, has_params=True)
+        self._measure = {}  # thresholds -> jitted function
+        self.steps: collections.Counter[tuple[int, int, int]] = collections.Counter()  # batches by (rows, Hp, Wp)
+
+    def __call__(
+        self,
+        params: Any,
+        pairs: Sequence[Pair],
+        protocol: Protocol,
+        *,
+        read: Callable[[Pair], Sample] = read_sample,
+        done: Iterable[Record] = (),
+        on_record: Callable[[Record], None] | None = None,
+        consume: Consume | None = None,
+        progress: bool = False,
+    ) -> list[Record]:
+        """Records of all pairs, sorted by name, the same on every process.
+
+        Args:
+          params: of `predict`; numpy or jax arrays, also sharded over processes.
+          done: records that this or another process already has; their images are not evaluated again.
+          on_record: called with each new record of this process that has no problem, to keep it.
+          consume: called with each image and its disparity, on the process that had it.
+        """
+        names = [pair.name for pair in pairs]
+        twice = [name for name, count in collections.Counter(names).items() if count > 1]
+        if twice:
+            raise InputError(f"{protocol.name}: {len(twice)} names occur more than once, the first is {twice[0]}")
+        records = {record.name: record for record in gather(done) if record.name in set(names)}
+        todo = [pair for pair in pairs if pair.name not in records][jax.process_index() :: jax.process_count()]
+        placed = None if self._predict is None else self._place(params)  # all processes: may gather shards
+        new = []
+        bar = tqdm.tqdm(total=len(todo), desc=protocol.name, unit="image", disable=not progress, dynamic_ncols=True)
+        with bar:
+            for record, image, disparity in self._run(placed, todo, protocol, read):
+                new.append(record)
+                if on_record is not None and not record.problem:
+                    on_record(record)
+                if consume is not None and image is not None and not record.problem:
+                    consume(image.pair, image.sample, disparity, record)
+                bar.update()
+        return gather([*records.values(), *new])
+
+    def _run(
+        self, params: Any, pairs: Sequence[Pair], protocol: Protocol, read: Callable[[Pair], Sample]
+    ) -> Iterator[tuple[Record, _Image | None, np.ndarray | None]]:
+        groups: dict[tuple[int, int], list[_Image]] = collections.defaultdict(list)
+        pending: collections.deque = collections.deque()  # one batch computes while the next is read
+        for image in self._read_ahead(pairs, protocol, read):
+            if image.problem:
+                yield Record(protocol.name, image.pair.name, problem=image.problem), None, None
+                continue
+            size = image.arrays["left"].shape[:2]
+            groups[size].append(image)
+            if len(groups[size]) == self._batch:
+                pending.append(self._dispatch(params, groups.pop(size), protocol))
+            while len(pending) > 1:
+                yield from self._finish(*pending.popleft(), protocol)
+        for images in groups.values():
+            pending.append(self._dispatch(params, images, protocol))
+            while len(pending) > 1:
+                yield from self._finish(*pending.popleft(), protocol)
+        while pending:
+            yield from self._finish(*pending.popleft(), protocol)
+
+    def _read_ahead(self, pairs: Sequence[Pair], protocol: Protocol, read: Callable[[Pair], Sample]) -> Iterator[_Image]:
+        with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
+            waiting: collections.deque = collections.deque()
+            for pair in pairs:
+                waiting.append(pool.submit(self._load, pair, protocol, read))
+                if len(waiting) > self._workers + self._batch:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _load(self, pair: Pair, protocol: Protocol, read: Callable[[Pair], Sample]) -> _Image:
+        try:
+            sample = read(pair)
+            calibration = _calibration(pair, sample)
+        except InputError as error:
+            return _Image(pair, {}, {}, str(error))  # type: ignore[arg-type]
+        problem = _problem(sample)
+        if problem:
+            return _Image(pair, sample, {}, problem)
+        arrays = _padded(sample, protocol, calibration, self._bucket)
+        if self._match is not None:
+            disparity, raw = self._match(sample)
+            arrays |= _pad_all({"disparity": disparity} | ({} if raw is None else {"raw": raw}), self._bucket)
+        return _Image(pair, sample, arrays, "")
+
+    def _dispatch(self, params: Any, images: list[_Image], protocol: Protocol) -> tuple[list[_Image], Prediction, Any]:
+        """Starts a batch on the devices: rows beyond the images repeat the first with no pixel to count."""
+        height, width = images[0].arrays["left"].shape[:2]
+        rows = -(-len(images) // self._devices) * self._devices
+        if self.steps[self._batch, height, width]:
+            rows = self._batch  # this size has a program of the full batch: no second compilation for its rest
+        self.steps[rows, height, width] += 1
+        batch = {}
+        for key in images[0].arrays:
+            stacked = np.stack([image.arrays[key] for image in images])
+            rest = np.repeat(stacked[:1], rows - len(images), 0)
+            batch[key] = np.concatenate([stacked, np.zeros_like(rest) if key == "masks" else rest])
+        batch = {key: jax.device_put(value, self._rows) for key, value in batch.items()}
+        left, right = batch.pop("left"), batch.pop("right")
+        if self._predict is not None:
+            prediction = self._predict(params, left, right)
+        else:
+            prediction = Prediction(batch.pop("disparity"), raw=batch.pop("raw", None))
+        thresholds = tuple(sorted({*metrics.THRESHOLDS, *protocol.thresholds}))
+        key = thresholds, protocol.max_disp
+        if key not in self._measure:
+            self._measure[key] = self._on_rows(_measure(thresholds, protocol.max_disp))
+        return images, prediction, self._measure[key](prediction, batch)
+
+    def _finish(
+        self, images: list[_Image], prediction: Prediction, sums: Any, protocol: Protocol
+    ) -> Iterator[tuple[Record, _Image, np.ndarray]]:
+        sums = jax.device_get(sums)
+        disparity = np.asarray(prediction.disparity)
+        for i, image in enumerate(images):
+            row = {
+                mask: {metric: (float(total[i]), int(count[i])) for metric, (total, count) in table.items() if count[i]}
+                for mask, table in sums.items()
+            }
+            row = {mask: values for mask, values in row.items() if values}
+            height, width = image.sample["disparity"].shape
+            record = Record(protocol.name, image.pair.name, row, _unsound(row))
+            yield record, image, disparity[i, -height:, :width]
+
+    def _on_rows(self, function: Callable, has_params: bool = False) -> Callable:
+        rows, whole = PartitionSpec("batch"), PartitionSpec()
+
+        def run(*arguments):
+            specs = tuple(whole if has_params and i == 0 else rows for i in range(len(arguments)))
+            return jax.shard_map(function, mesh=self._mesh, in_specs=specs, out_specs=rows, check_vma=False)(*arguments)
+
+        return jax.jit(run)
+
+    def _place(self, params: Any) -> Any:
+        """The parameters on each device of this process."""
+        everywhere = NamedSharding(self._mesh, PartitionSpec())
+
+        def place(leaf):
+            if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+                mesh = leaf.sharding.mesh  # type: ignore[union-attr]
+                whole = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(leaf)
+                leaf = whole.addressable_data(0)
+            return jax.device_put(leaf, everywhere)
+
+        return jax.tree.map(place, params)
+
+
+def _measure(thresholds: tuple[float, ...], max_disp: float | None) -> Callable:
+    """(prediction, padded ground truth) -> {mask: {metric: (sum, count)}}, leaves (B,); masks of the raw answer `raw/...`."""
+
+    def measure(prediction: Prediction, batch: dict[str, jax.Array]) -> dict[str, dict[str, metrics.SumCount]]:
+        masks = {name: (batch["masks"] >> bit) & 1 == 1 for bit, name in enumerate(MASKS)}
+        extra = dict(thresholds=thresholds, focal_baseline=batch["focal_baseline"], doffs=batch["doffs"])
+        result = metrics.all_metrics(prediction.disparity, batch["gt"], masks, **extra)
+        if prediction.raw is not None:
+            raw = metrics.all_metrics(prediction.raw, batch["gt"], masks, **extra)
+            result |= {f"raw/{name}": row for name, row in raw.items()}
+        if prediction.proposals is not None:
+            some = (batch["masks"] != 0).any((-2, -1))[..., None, None]  # not the rows that only fill the batch
+            target = jnp.where(some, batch["proposal_gt"], 0)
+            result["paper"] |= metrics.proposals(prediction.proposals, target, max_disp)
+            result["all/unlimited"] |= metrics.proposals(prediction.proposals, target, None)
+        return result
+
+    return measure
+
+
+def _padded(sample: Sample, protocol: Protocol, calibration: Calibration | None, bucket: int) -> dict[str, np.ndarray]:
+    gt, masks = sample["disparity"], pixel_masks(sample, protocol)
+    images = {"left": sample["left"], "right": sample["right"]}
+    images["proposal_gt"] = np.where(sample["valid"], gt, 0).astype(np.float32)
+    arrays = _pad_all(images, bucket) | _pad_all(
+        {"gt": np.where(masks, gt, 0).astype(np.float32), "masks": masks}, bucket, False
+    )
+    arrays["focal_baseline"] = np.float32(0 if calibration is None else calibration.fx * calibration.baseline)
+    arrays["doffs"] = np.float32(0 if calibration is None else calibration.doffs)
+    return arrays
+
+
+def _pad_all(arrays: dict[str, np.ndarray], bucket: int, edge: bool = True) -> dict[str, np.ndarray]:
+    """Rows on top and columns on the right, to multiples of `bucket`: the edge repeated, or zeros."""
+    result = {}
+    for key, array in arrays.items():
+        widths = [(-array.shape[0] % bucket, 0), (0, -array.shape[1] % bucket), (0, 0)][: array.ndim]
+        result[key] = np.pad(array, widths, "edge" if edge else "constant")
+    return result
+
+
+def _calibration(pair: Pair, sample: Sample) -> Calibration | None:
+    if pair.calib is None:
+        return None
+    height, width = sample["disparity"].shape
+    return Calibration.from_middlebury(pair.calib).fitted(width, height)
+
+
+def _problem(sample: Sample) -> str:
+    """Why a readable sample cannot be measured, or nothing."""
+    height, width = sample["left"].shape[:2]
+    for key in ("right", "disparity", "valid"):
+        if sample[key].shape[:2] != (height, width):
+            other = "x".join(map(str, sample[key].shape[1::-1]))
+            return f"left image {width}x{height}, but {key} {other}"
+    if min(height, width) < MIN_SIDE:
+        return f"{width}x{height}, expected at least {MIN_SIDE} pixels a side"
+    if not sample["valid"].any():
+        return "no pixel with ground truth"
+    return ""
+
+
+def _unsound(row: dict[str, dict[str, tuple[float, int]]]) -> str:
+    """A method must answer every pixel (but for `raw`): otherwise its means are no means over the image."""
+    total, count = row.get("all/unlimited", {}).get("density", (0.0, 0))
+    if not count:
+        return "no pixel with ground truth"
+    if total < 100 * count:
+        return f"prediction not finite at {count - round(total / 100)} of {count} pixels"
+    return ""
