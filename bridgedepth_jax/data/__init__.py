@@ -1,5 +1,9 @@
 """Stereo data: readers and writers, data sets by name, augmentation, and the training and evaluation pipelines."""
 
+import importlib
+from typing import TYPE_CHECKING
+
+from bridgedepth_jax.data.augment import AugmentConfig
 from bridgedepth_jax.data.formats import (
     read_disparity,
     read_image,
@@ -12,13 +16,30 @@ from bridgedepth_jax.data.formats import (
     write_png,
 )
 from bridgedepth_jax.data.registry import DATASETS, NAMES, Pair, Sample, find_pairs, read_sample
+from bridgedepth_jax.data.sources import SyntheticOptions
+
+if TYPE_CHECKING:
+    from bridgedepth_jax.data.pipeline import (
+        DataConfig,
+        TrainDataset,
+        make_eval_dataset,
+        make_train_dataset,
+        prefetch_to_device,
+    )
 
 __all__ = [
     "DATASETS",
     "NAMES",
+    "AugmentConfig",
+    "DataConfig",
     "Pair",
     "Sample",
+    "SyntheticOptions",
+    "TrainDataset",
     "find_pairs",
+    "make_eval_dataset",
+    "make_train_dataset",
+    "prefetch_to_device",
     "read_disparity",
     "read_image",
     "read_pfm",
@@ -30,3 +51,11 @@ __all__ = [
     "write_pfm",
     "write_png",
 ]
+
+_LAZY = ("DataConfig", "TrainDataset", "make_eval_dataset", "make_train_dataset", "prefetch_to_device")
+
+
+def __getattr__(name: str):
+    if name in _LAZY:  # they load Grain, which readers of a single file need not wait for
+        return getattr(importlib.import_module("bridgedepth_jax.data.pipeline"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

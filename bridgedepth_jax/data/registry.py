@@ -21,7 +21,7 @@ import numpy as np
 from bridgedepth_jax.data import formats
 from bridgedepth_jax.errors import InputError
 
-Kind = Literal["dense", "sparse"]
+Kind = Literal["dense", "sparse", "masked"]  # masked: dense, but the mask given with it is kept
 
 
 class Sample(TypedDict):
@@ -32,6 +32,7 @@ class Sample(TypedDict):
     disparity: np.ndarray  # (H, W) float32, pixels of the left image, x_right = x_left - d; 0 where unknown, never inf or nan
     valid: np.ndarray  # (H, W) bool: what training and masked metrics look at
     name: str  # path of the left image under the data directory, unique in its set
+    kind: NotRequired[Kind]  # how augmentation treats disparity and valid; absent: masked
     nonocc: NotRequired[np.ndarray]  # (H, W) bool: seen by both cameras, where the set says so
     right_disparity: NotRequired[np.ndarray]  # (H, W) float32, of the right view, x_left = x_right + d; 0 where unknown
 
@@ -84,7 +85,7 @@ def decode_sample(pair: Pair, files: Mapping[str, bytes]) -> Sample:
         mask = formats.decode_mask(files["valid"], str(pair.valid))
         _same_shape(pair, "valid", mask, disparity)
         valid = valid & (mask > 0)
-    sample = Sample(left=left, right=right, disparity=disparity, valid=valid, name=pair.name)
+    sample = Sample(left=left, right=right, disparity=disparity, valid=valid, name=pair.name, kind=pair.kind)
     if "nonocc" in files:
         sample["nonocc"] = _nonocc(files["nonocc"], str(pair.nonocc))
     if "right_disparity" in files and pair.format is not None:
@@ -129,7 +130,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A row: sources, disparity format, kind (dense or sparse, spec: data), and for `check_data` its origin and full size."""
+    """A row: sources, disparity format, kind (spec: data), and for `check_data` its origin and full size."""
 
     sources: tuple[Source, ...]
     format: str
@@ -497,8 +498,8 @@ def _custom_pair(name: str, table: Path, line: int, row: Mapping[str, str | None
     if cells["format"] not in formats.FORMATS:
         raise InputError(f"{where}: format {cells['format']!r}, expected one of {', '.join(formats.FORMATS)}")
     kind = cells.get("kind") or "sparse"
-    if kind not in ("dense", "sparse"):
-        raise InputError(f"{where}: kind {kind!r}, expected dense or sparse")
+    if kind not in ("dense", "sparse", "masked"):
+        raise InputError(f"{where}: kind {kind!r}, expected dense, sparse or masked")
     paths = {key: table.parent / cells[key] for key in ("left", "right", "disparity", "valid") if cells.get(key)}
     for key in ("left", "right", "disparity"):
         if key not in paths:

@@ -1,0 +1,217 @@
+"""From data sets to training batches, deterministically (spec: data; training, "Defaults and configs").
+
+Position p of the endless stream belongs to epoch p // N, N samples in an epoch (every set times its multiplier). The epoch's
+order is a permutation drawn from (seed, epoch), the augmentation of a sample from (seed, epoch, its number in the epoch). Step
+s takes positions s * B to s * B + B - 1, and of these host k of n the k-th block of B / n. So a batch is a function of
+(config, seed, s) alone: number of hosts, worker processes and threads change nothing, and a run resumes from its step number.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+
+from bridgedepth_jax.data.augment import AugmentConfig, augment
+from bridgedepth_jax.data.registry import Sample
+from bridgedepth_jax.data.sources import Storage, SyntheticOptions, open_source
+from bridgedepth_jax.errors import InputError
+
+Batch = dict[str, np.ndarray]
+
+_LOG = logging.getLogger(__name__)
+_ENDLESS = 2**40  # samples: more than any run takes
+_MAX_SKIPS = 100  # broken files in a row before even skip_broken gives up
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What a training run reads. `workers`, `threads` and `prefetch` change the speed only, never a batch."""
+
+    root: str = "data"  # of the data sets as downloaded, or of the packed ones
+    train: tuple[tuple[str, int], ...] = (("sceneflow", 1),)  # (name, multiplier); below 1 means once
+    crop: tuple[int, int] = (368, 784)  # height, width
+    batch_size: int = 8  # over all hosts
+    seed: int = 326
+    source: Storage = "raw"
+    skip_broken: bool = False  # a broken file: the next index takes its place, instead of an error
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    synthetic: SyntheticOptions = dataclasses.field(default_factory=SyntheticOptions)
+    workers: int = 0  # processes
+    threads: int = 2  # reading ahead, in each process
+    prefetch: int = 2  # batches a process keeps ready
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise InputError("no training data: `train` is empty")
+        if self.batch_size < 1 or min(self.crop) < 1:
+            raise InputError(f"batch_size {self.batch_size}, crop {self.crop}: expected positive numbers")
+
+
+class TrainDataset:
+    """Batches by step number. See the module's docstring for what is in one.
+
+    A batch is a dict: left, right (b, h, w, 3) uint8 RGB; disparity (b, h, w) float32, pixels; valid (b, h, w) bool.
+    """
+
+    def __init__(self, config: DataConfig):
+        flip_views = config.augment.enabled and config.augment.flip == "h"
+        height, width = config.crop
+        options = config.synthetic
+        options = dataclasses.replace(
+            options,
+            height=options.height or height,
+            width=options.width or width,
+            seed=config.seed if options.seed is None else options.seed,
+        )
+        self.config = config
+        self.sources = {
+            name: open_source(name, config.root, storage=config.source, right_disparity=flip_views, synthetic=options)
+            for name, _ in config.train
+        }
+        self.repeats = [(name, max(times, 1)) for name, times in config.train]
+        ends = np.cumsum([len(self.sources[name]) * times for name, times in self.repeats])
+        self.ends: list[int] = ends.tolist()
+        self.epoch_length = self.ends[-1]
+        self._order = grain.MapDataset.range(self.epoch_length).shuffle(seed=config.seed).repeat()
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the batches: config and file lists. Equal for raw and packed data."""
+        config = dataclasses.asdict(self.config)
+        for name in ("root", "source", "workers", "threads", "prefetch"):
+            del config[name]
+        files = {name: [len(source), source.fingerprint] for name, source in self.sources.items()}  # type: ignore[attr-defined]
+        return hashlib.sha256(json.dumps([config, files], sort_keys=True).encode()).hexdigest()[:16]
+
+    def element(self, position: int) -> dict[str, Any]:
+        """The augmented sample at a position of the stream, and `skipped`, the number of broken files it replaces."""
+        epoch, index = position // self.epoch_length, self._order[position]
+        assert index is not None  # only filtered datasets have holes
+        rng = np.random.default_rng((self.config.seed, epoch, int(index)))
+        for skipped in range(_MAX_SKIPS):
+            try:
+                sample = self._sample((int(index) + skipped) % self.epoch_length)
+                break
+            except InputError as error:
+                if not self.config.skip_broken:
+                    raise
+                _LOG.warning("skipped: %s", error)
+        else:
+            raise InputError(f"{_MAX_SKIPS} broken files in a row, from number {index} of the epoch on")
+        made = augment(sample, sample.get("kind", "masked"), self.config.crop, self.config.augment, rng)
+        return {**made, "skipped": np.int32(skipped)}
+
+    def batch(self, step: int, host: int = 0, hosts: int = 1) -> Batch:
+        """The batch of a step (this host's part of it), made here and now."""
+        return _stack([self.element(position) for position in self._positions(step, host, hosts)])[0]
+
+    def iterate(
+        self,
+        start_step: int = 0,
+        *,
+        host: int = 0,
+        hosts: int = 1,
+        workers: int | None = None,
+        threads: int | None = None,
+        prefetch: int | None = None,
+    ) -> "BatchIterator":
+        """Batches of start_step, start_step + 1, ... without end; the three last default to the config's."""
+        self._positions(start_step, host, hosts)
+        given = (workers, self.config.workers), (threads, self.config.threads), (prefetch, self.config.prefetch)
+        workers, threads, prefetch = (default if value is None else value for value, default in given)
+        size = self.config.batch_size // hosts
+        stream = grain.MapDataset.source(_HostElements(self, start_step, host, hosts)).batch(size, batch_fn=_stack)
+        batches = stream.to_iter_dataset(
+            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch if threads else 0)
+        )
+        if workers:
+            _mark_absl_flags_parsed()
+            options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=prefetch)
+            batches = batches.mp_prefetch(options, worker_init_fn=_start_worker)
+        return BatchIterator(iter(batches))
+
+    def _positions(self, step: int, host: int, hosts: int) -> range:
+        size, rest = divmod(self.config.batch_size, hosts)
+        if rest or not 0 <= host < hosts:
+            raise InputError(f"host {host} of {hosts} cannot take a whole part of batch_size {self.config.batch_size}")
+        first = step * self.config.batch_size + host * size
+        return range(first, first + size)
+
+    def _sample(self, index: int) -> Sample:
+        row = next(row for row, end in enumerate(self.ends) if index < end)
+        source = self.sources[self.repeats[row][0]]
+        return source[(index - (self.ends[row - 1] if row else 0)) % len(source)]
+
+
+class BatchIterator(Iterator[Batch]):
+    """Batches in order; `skipped` counts the broken files replaced so far."""
+
+    def __init__(self, batches: Iterator[tuple[Batch, int]]):
+        self._batches = batches
+        self.skipped = 0
+
+    def __next__(self) -> Batch:
+        batch, skipped = next(self._batches)
+        self.skipped += skipped
+        return batch
+
+
+class _HostElements:
+    """The elements of one host from a step on, as Grain's random access."""
+
+    def __init__(self, dataset: TrainDataset, start_step: int, host: int, hosts: int):
+        self._dataset, self._start, self._host, self._hosts = dataset, start_step, host, hosts
+        self._size = dataset.config.batch_size // hosts
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        step, number = divmod(int(index), self._size)
+        return self._dataset.element(self._dataset._positions(self._start + step, self._host, self._hosts)[number])
+
+
+def make_train_dataset(config: DataConfig) -> TrainDataset:
+    """Finds the files of every set of `config.train`. InputError where something is missing."""
+    return TrainDataset(config)
+
+
+def make_eval_dataset(
+    name: str, root: str, *, source: Storage = "raw", synthetic: SyntheticOptions | None = None
+) -> Sequence[Sample]:
+    """The samples of a set as they are, read when indexed; `[index]["name"]` names one. For `synthetic` give its size."""
+    return open_source(name, root, storage=source, synthetic=synthetic)
+
+
+def prefetch_to_device(batches: Iterable[Any], put: Callable[[Any], Any], depth: int = 2) -> Iterator[Any]:
+    """Keeps `depth` batches on their way to the device while one is used. `put` must not wait, as `jax.device_put` does not."""
+    queue: collections.deque[Any] = collections.deque()
+    for batch in batches:
+        queue.append(put(batch))
+        if len(queue) >= depth:
+            yield queue.popleft()
+    yield from queue
+
+
+def _stack(elements: Sequence[dict[str, Any]]) -> tuple[Batch, int]:
+    batch = {key: np.stack([element[key] for element in elements]) for key in elements[0]}
+    return batch, int(batch.pop("skipped").sum())
+
+
+def _start_worker(index: int, count: int) -> None:
+    cv2.setNumThreads(1)
+
+
+def _mark_absl_flags_parsed() -> None:
+    """Grain's worker processes refuse to start under a program that does not parse absl flags."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
