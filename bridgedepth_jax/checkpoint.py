@@ -10,12 +10,14 @@ checked before it opens them and the parameters after. These are numpy arrays: n
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
@@ -23,6 +25,8 @@ import orbax.checkpoint as ocp
 from bridgedepth_jax.config import ModelConfig, MonoConfig
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
+from bridgedepth_jax.model import init_params
+from bridgedepth_jax.mono.depth_anything import DepthAnything
 
 Kind = Literal["bridgedepth", "depth-anything"]
 EXPECTED = "expected a folder written by `python -m convert`"
@@ -46,6 +50,22 @@ class Checkpoint:
     provenance: dict[str, Any]  # JSON values: source, sha256 and licence of the weights, ...
 
 
+@functools.cache
+def expected_shapes(kind: Kind, config: ModelConfig | MonoConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each parameter of the network that `config` describes. Traces it (seconds), computes nothing."""
+    if isinstance(config, ModelConfig) != (kind == "bridgedepth"):
+        raise ValueError(f"a {type(config).__name__} does not describe a network of kind {kind!r}")
+
+    def init():
+        key = jax.random.key(0)
+        if isinstance(config, ModelConfig):
+            return init_params(config, key)
+        image = jax.numpy.zeros((1, 2 * config.patch, 2 * config.patch, 3))
+        return DepthAnything(config).init(key, image)["params"]
+
+    return {name: leaf.shape for name, leaf in flatten(jax.eval_shape(init)).items()}
+
+
 def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, *, dtype: str | None = None) -> None:
     """Writes a checkpoint folder, replacing one that is there.
 
@@ -54,6 +74,10 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, *, dtype: s
     """
     path = Path(path).absolute()
     leaves = {name: np.asarray(value) for name, value in flatten(checkpoint.params).items()}
+    expected = expected_shapes(checkpoint.kind, checkpoint.config)
+    different = sorted({(n, s) for n, s in expected.items()} ^ {(n, v.shape) for n, v in leaves.items()})
+    if different:
+        raise ValueError(f"{len(different)} parameters do not fit the config, the first is {different[0]}")
     if dtype is not None:
         leaves = {name: value.astype(DTYPES[dtype], copy=False) for name, value in leaves.items()}
     for name, value in leaves.items():

@@ -1,5 +1,6 @@
 """The checkpoint layout: round trips, and that every kind of damage is one InputError."""
 
+import dataclasses
 import hashlib
 import shutil
 import subprocess
@@ -8,18 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridgedepth_jax.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint, unflatten
+from bridgedepth_jax.checkpoint import Checkpoint, expected_shapes, flatten, load_checkpoint, save_checkpoint, unflatten
 from bridgedepth_jax.config import ModelConfig, MonoConfig
 from bridgedepth_jax.errors import InputError
+
+TINY = MonoConfig(
+    "tiny", dim=8, depth=4, heads=2, taps=(0, 1, 2, 3), pos_grid=2, features=8, out_channels=(4, 4, 4, 4)
+)  # fmt: skip
 
 
 def make(seed: int = 0) -> Checkpoint:
     rng = np.random.default_rng(seed)
-    params = {
-        "mono": {"blocks_0": {"kernel": rng.standard_normal((3, 5), np.float32), "bias": rng.standard_normal(5, np.float32)}},
-        "table": rng.standard_normal((2, 2, 2), np.float32),
-    }
-    return Checkpoint("depth-anything", params, MonoConfig.named("vits"), {"source": "test", "licence": "MIT"})
+    leaves = {name: rng.standard_normal(shape, np.float32) for name, shape in expected_shapes("depth-anything", TINY).items()}
+    return Checkpoint("depth-anything", unflatten(leaves), TINY, {"source": "test", "licence": "MIT"})
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +57,10 @@ def test_flatten_round_trip():
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_stored_narrow_loaded_float32(tmp_path, dtype):
     save_checkpoint(tmp_path / "c", make(), dtype=dtype)
-    stored = load_checkpoint(tmp_path / "c", dtype=None).params["table"]
-    loaded = load_checkpoint(tmp_path / "c").params["table"]
+    stored = load_checkpoint(tmp_path / "c", dtype=None).params["pretrained"]["pos_embed"]
+    loaded = load_checkpoint(tmp_path / "c").params["pretrained"]["pos_embed"]
     assert str(stored.dtype) == dtype and loaded.dtype == np.float32
-    np.testing.assert_array_equal(loaded, make().params["table"].astype(stored.dtype).astype(np.float32))
+    np.testing.assert_array_equal(loaded, make().params["pretrained"]["pos_embed"].astype(stored.dtype).astype(np.float32))
 
 
 def test_saving_again_replaces(tmp_path):
@@ -93,7 +95,7 @@ def test_parameters_of_another_checkpoint(copy, tmp_path):
     with pytest.raises(InputError, match=r"file 'params/.* is (damaged|missing)"):
         load_checkpoint(copy)
     sign(copy)
-    with pytest.raises(InputError, match="parameter mono/blocks_0/bias has sha256"):
+    with pytest.raises(InputError, match="parameter depth_head/projects_0/bias has sha256"):
         load_checkpoint(copy)
 
 
@@ -131,13 +133,25 @@ def test_config_of_another_version(tmp_path, monkeypatch):
         load_checkpoint(tmp_path / "c")
 
 
-def test_refuses_parameters_of_other_types(tmp_path):
-    with pytest.raises(ValueError, match="parameter step has dtype int64"):
-        save_checkpoint(tmp_path / "c", Checkpoint("bridgedepth", {"step": np.int64(3)}, ModelConfig(), {}))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p["pretrained"].pop("cls_token"), "1 parameters do not fit the config.*pretrained/cls_token"),
+        (lambda p: p.update(more=np.zeros(3, np.float32)), "1 parameters do not fit the config.*more"),
+        (lambda p: p["pretrained"].update(cls_token=np.zeros((1, 8), np.float32)), "2 parameters do not fit"),
+        (lambda p: p["pretrained"].update(cls_token=np.zeros((1, 1, 8), np.int32)), "cls_token has dtype int32"),
+    ],
+)
+def test_saving_refuses_parameters_that_do_not_fit(tmp_path, change, message):
+    checkpoint = make()
+    change(checkpoint.params)
+    with pytest.raises(ValueError, match=message):
+        save_checkpoint(tmp_path / "c", checkpoint)
+    with pytest.raises(ValueError, match="does not describe"):
+        save_checkpoint(tmp_path / "c", dataclasses.replace(checkpoint, config=ModelConfig()))
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 def test_every_damage_is_one_error_or_loads_equal(folder, tmp_path):
     """500 seeded byte flips and truncations: refused with our error or loaded equal."""
     rng = np.random.default_rng(0)
