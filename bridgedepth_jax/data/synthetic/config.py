@@ -1,0 +1,85 @@
+"""Every range the generator draws from, in one frozen dataclass (pixels unless said otherwise)."""
+
+import dataclasses
+
+Range = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticConfig:
+    """Ranges are (low, high) of a uniform draw, probabilities are in 0..1. `dataclasses.replace` makes a variant.
+
+    Disparities follow from `near` (the largest of a scene, a fraction of `max_disparity`, drawn log-uniformly) and from
+    `far` (the smallest, a fraction of the scene's largest), so that scenes of all ranges occur at every image size.
+    """
+
+    # Geometry. One weight per layout, in the order of `scene.LAYOUTS`.
+    layouts: tuple[tuple[str, float], ...] = (
+        ("room", 0.22),
+        ("street", 0.2),
+        ("tabletop", 0.23),
+        ("flying", 0.2),
+        ("photo", 0.15),
+    )
+    near: Range = (0.08, 0.97)
+    far: Range = (0.03, 0.7)
+    focal: Range = (0.7, 1.9)  # focal length in image widths
+    objects: tuple[int, int] = (4, 16)
+    clutter: float = 0.2  # probability of twice as many objects
+    tilt: Range = (0.0, 0.35)  # disparity slope of free surfaces, pixels per pixel
+    thin: float = 0.3  # share of thin structures among the objects
+    transparent: float = 0.08  # probability of a see-through pane; its pixels are not valid
+
+    # Surfaces. `textures` is the number of generated textures kept in memory (256 KiB or 768 KiB each).
+    textures: int = 240
+    photo_share: float = 0.3  # of the surfaces, where photographs are at hand
+    flat: float = 0.22  # share of surfaces without texture
+    texel: Range = (0.45, 1.05)  # texels per pixel where a surface is closest
+    shadows: float = 0.6  # probability of soft shadows
+    highlights: float = 0.2  # probability of highlights that do not move with the surface
+    highlight_shift: float = 4.0  # largest disparity error of a highlight
+
+    # Photometry, the same in both views.
+    exposure: Range = (0.7, 1.3)  # factor
+    gamma: Range = (0.75, 1.35)  # exponent
+    tint: float = 0.08  # white balance, largest relative gain per channel
+    haze: float = 0.15  # probability of a veil that grows with distance
+    vignette: Range = (0.0, 0.35)  # loss in the corner
+    blur: Range = (0.0, 0.9)  # sigma of the lens
+    # Photometry, different between the views.
+    asymmetry: float = 0.6  # probability of any of the following four
+    view_exposure: float = 0.12  # largest relative difference
+    view_gamma: float = 0.1
+    view_tint: float = 0.05
+    view_blur: float = 0.6  # extra sigma of one view
+    asymmetric_light: float = 0.1  # probability that the views differ three times as much (another exposure)
+    motion: float = 0.08  # probability of motion blur, the same in both views
+    motion_length: Range = (1.5, 4.0)
+    # Sensor.
+    noise: float = 0.85  # probability
+    read_noise: Range = (0.2, 3.0)  # standard deviation, grey levels of 255
+    shot_noise: Range = (0.0, 0.3)  # standard deviation = shot * sqrt(grey level)
+    jpeg: float = 0.3  # probability
+    jpeg_quality: tuple[int, int] = (40, 95)
+    misaligned: float = 0.3  # probability of a vertical error of the right view
+    misalignment: float = 0.5  # largest vertical error at the image centre
+    misalignment_tilt: float = 0.3  # largest further error at the side edges (roll)
+
+    def clean(self) -> "SyntheticConfig":
+        """The same scenes without anything that breaks the equality of matching pixels; for tests and experiments."""
+        return dataclasses.replace(
+            self,
+            transparent=0.0,
+            highlights=0.0,
+            haze=0.0,
+            exposure=(1.0, 1.0),
+            gamma=(1.0, 1.0),
+            tint=0.0,
+            vignette=(0.0, 0.0),
+            blur=(0.0, 0.0),
+            asymmetry=0.0,
+            motion=0.0,
+            noise=0.0,
+            jpeg=0.0,
+            misaligned=0.0,
+        )
