@@ -5,6 +5,7 @@ from typing import SupportsIndex
 
 import numpy as np
 
+from bridgedepth_jax.data.registry import Sample
 from bridgedepth_jax.data.synthetic.config import SyntheticConfig
 from bridgedepth_jax.data.synthetic.photometric import degrade
 from bridgedepth_jax.data.synthetic.render import Canvas
@@ -49,7 +50,7 @@ class SyntheticStereo:
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: SupportsIndex) -> dict:
+    def __getitem__(self, index: SupportsIndex) -> Sample:
         index = index.__index__()
         if not 0 <= index < self.size:
             raise IndexError(f"synthetic: sample {index} of {self.size}")

@@ -126,10 +126,8 @@ def checks(rng: Rng, n: int) -> np.ndarray:
     u, v = _axes(rng, n, rng.choice((0.0, rng.uniform(5, 30))))
     p, q = 10 ** rng.uniform(0.8, 1.9, 2) if rng.random() < 0.5 else [10 ** rng.uniform(0.8, 1.9)] * 2
     i, j = np.floor(u / p).astype(int), np.floor(v / q).astype(int)
-    if rng.random() < 0.5:
-        field = ((i + j) % 2).astype(np.float32)
-    else:
-        field = rng.random((16, 16), np.float32)[i % 16, j % 16]
+    random = rng.random((16, 16), np.float32)
+    field = ((i + j) % 2).astype(np.float32) if rng.random() < 0.5 else random[i % 16, j % 16]
     return _grey(cv2.GaussianBlur(field, (0, 0), 0.7))
 
 
@@ -165,7 +163,9 @@ def wallpaper(rng: Rng, n: int) -> np.ndarray:
         cv2.ellipse(shape, (tuple(centre), tuple(2 * size), rng.uniform(0, 180)), 255, -1, cv2.LINE_AA)
     motif = np.where(shape[..., None] > 127, motif, ground)
     times = -(-n // tile) + 1
-    rows = [np.tile(motif if rng.random() < 0 or i % 2 == 0 else np.roll(motif, tile // 2, 1), (1, times, 1)) for i in range(times)]
+    rows = [
+        np.tile(motif if rng.random() < 0 or i % 2 == 0 else np.roll(motif, tile // 2, 1), (1, times, 1)) for i in range(times)
+    ]
     return np.ascontiguousarray(np.concatenate(rows)[:n, :n])
 
 
@@ -285,7 +285,15 @@ def foliage(rng: Rng, n: int) -> np.ndarray:
     hsv = hsv[np.argsort(hsv[:, 2] + rng.normal(0, 40, count), kind="stable")]
     colours = cv2.cvtColor(hsv[None].astype(np.uint8), cv2.COLOR_HSV2RGB)[0]
     for i in range(count):
-        _leaf(rng, image, 3 if i % 3 else 0, centres[i], smallest * rng.uniform(0.6, 1.6), rng.uniform(0, 6), tuple(map(int, colours[i])))
+        _leaf(
+            rng,
+            image,
+            3 if i % 3 else 0,
+            centres[i],
+            smallest * rng.uniform(0.6, 1.6),
+            rng.uniform(0, 6),
+            tuple(map(int, colours[i])),
+        )
     return image
 
 

@@ -64,7 +64,9 @@ def _exposed(rng: Rng, views: list[np.ndarray], config: SyntheticConfig) -> list
     different = float(rng.random() < config.asymmetry) * (3 if rng.random() < config.asymmetric_light else 1)
     out = []
     for view in views:
-        own = gain * (1 + different * (config.view_exposure * rng.uniform(-0.5, 0.5) + config.view_tint * rng.uniform(-0.5, 0.5, 3)))
+        own = gain * (
+            1 + different * (config.view_exposure * rng.uniform(-0.5, 0.5) + config.view_tint * rng.uniform(-0.5, 0.5, 3))
+        )
         exponent = gamma * (1 + different * config.view_gamma * rng.uniform(-0.5, 0.5))
         fall = corner * (1 + 0.2 * min(different, 1) * rng.uniform(-1, 1))
         table = 255 * np.clip(np.linspace(0, 1, 256)[:, None] * own, 0, None) ** exponent

@@ -141,7 +141,9 @@ def _sample_right(layer: Layer, box: Box):
     mask = None
     if layer.mask is not None:
         m = _to_mask(layer)
-        mask = cv2.remap(layer.mask, x * MASK_SCALE + np.float32(m[0, 2]), y * MASK_SCALE + np.float32(m[1, 2]), cv2.INTER_LINEAR)
+        mask = cv2.remap(
+            layer.mask, x * MASK_SCALE + np.float32(m[0, 2]), y * MASK_SCALE + np.float32(m[1, 2]), cv2.INTER_LINEAR
+        )
     return colour, mask, disparity
 
 
@@ -177,9 +179,8 @@ def _solve_relief(layer: Layer, box: Box):
 
 
 def _remap_texture(layer: Layer, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    height, width = x.shape
-    corners = x[0, 0], y[0, 0], x[-1, -1], y[-1, -1]
-    level = int(_levels(layer.texture, layer.to_texture, (corners[0] + corners[2]) / 2, (corners[1] + corners[3]) / 2))
+    middle = (x[0, 0] + x[-1, -1]) / 2, (y[0, 0] + y[-1, -1]) / 2
+    level = int(_levels(layer.texture, layer.to_texture, *middle))
     h = (_to_level(level) @ layer.to_texture).astype(np.float32)
     u, v = (h[i, 0] * x + h[i, 1] * y + h[i, 2] for i in range(2))
     if h[2, 0] or h[2, 1]:
@@ -257,4 +258,3 @@ def _composite(view: View, box: Box, colour: np.ndarray, mask: np.ndarray | None
     under = image[rows, columns].astype(np.float32)
     image[rows, columns] = (under + (colour[rows, columns] - under) * weight + 0.5).astype(np.uint8)
     return nearer
-

@@ -12,7 +12,7 @@ import numpy as np
 from bridgedepth_jax.data.synthetic import fields, shapes
 from bridgedepth_jax.data.synthetic.config import SyntheticConfig
 from bridgedepth_jax.data.synthetic.fields import Rng, smooth_noise
-from bridgedepth_jax.data.synthetic.render import Box, Canvas, Layer, Plane
+from bridgedepth_jax.data.synthetic.render import Box, Canvas, Layer, Plane, warp_texture
 from bridgedepth_jax.data.synthetic.textures import TextureBank, pyramid
 from bridgedepth_jax.data.synthetic.warp import random_disparity, warp_photo
 
@@ -119,7 +119,12 @@ def street(world: World) -> None:
     _paint(world, sky)
     for _ in range(int(rng.integers(1, 4))):  # skyline
         d = rng.uniform(0.02, 0.15) * world.near
-        _paint(world, _upright(world, d, rng.uniform(0, world.width), world.width * rng.uniform(0.3, 1.2), world.height * rng.uniform(0.1, 0.4)))
+        _paint(
+            world,
+            _upright(
+                world, d, rng.uniform(0, world.width), world.width * rng.uniform(0.3, 1.2), world.height * rng.uniform(0.1, 0.4)
+            ),
+        )
     for side in (-1, 1):
         if rng.random() < 0.7:
             offset = rng.uniform(0.02, 0.2) * world.width
@@ -302,7 +307,9 @@ def _lit(world: World, texture: np.ndarray, strength: float) -> np.ndarray:
     n = 5
     light = rng.random((n, n), np.float32)
     y, x = np.mgrid[:n, :n] / (n - 1) - 0.5
-    light = 1 - strength * rng.uniform(0.2, 1) * np.clip(0.5 * light + rng.normal(0, 0.6) * x + rng.normal(0.2, 0.6) * y + 0.2, 0, 1)
+    light = 1 - strength * rng.uniform(0.2, 1) * np.clip(
+        0.5 * light + rng.normal(0, 0.6) * x + rng.normal(0.2, 0.6) * y + 0.2, 0, 1
+    )
     light = cv2.resize((light * 255).astype(np.uint8), texture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     return cv2.multiply(texture, cv2.merge([light] * 3), scale=1 / 255)
 
@@ -427,7 +434,9 @@ def _thing(world: World, plane: Plane, box: Box) -> Layer | None:
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     layer = Layer(plane, pyramid(texture), _on_plane(world, plane, x, y, size), box, mask)
     if thin and texture.shape[0] == 64:
-        layer.to_texture = np.array([[60 / width, 0, 2 - box[0] * 60 / width], [0, 60 / height, 2 - box[1] * 60 / height], [0, 0, 1]])
+        layer.to_texture = np.array(
+            [[60 / width, 0, 2 - box[0] * 60 / width], [0, 60 / height, 2 - box[1] * 60 / height], [0, 0, 1]]
+        )
     elif not thin and min(height, width) >= 12 and rng.random() < 0.45:
         _round(world, layer)
     return layer
@@ -455,15 +464,9 @@ def _round(world: World, layer: Layer) -> None:
     normal = np.sqrt(swell + 0.02)
     lx, ly = world.light
     light = np.clip(0.45 + 0.5 * normal + 0.4 * (lx * x * (kind != 1) + ly * y * (kind != 0)), 0.15, 1.1)
-    # The shading belongs to the box: the texture is drawn once at box resolution and shaded there.
+    # The shading belongs to the box: the texture is drawn once over it and shaded there.
     n = 256
-    corner = np.array([[0, 0, 1], [width, height, 1]], float) @ layer.to_texture.T
-    del corner
     scale = np.array([[(width - 1) / (n - 1), 0, x0], [0, (height - 1) / (n - 1), y0], [0, 0, 1]])
-    if max(height, width) > 1.3 * n:
-        return
-    from bridgedepth_jax.data.synthetic.render import warp_texture
-
     flat = warp_texture(layer.texture, layer.to_texture @ scale, (0, 0, n, n))
     shade = cv2.resize((light * 230).astype(np.uint8), (n, n), interpolation=cv2.INTER_LINEAR)
     flat = cv2.multiply(flat, cv2.merge([shade] * 3), scale=1 / 230)
@@ -610,7 +613,10 @@ def _lookup(field: np.ndarray, x: np.ndarray, height: int) -> np.ndarray:
 def _shade(world: World, field: np.ndarray, shift: float) -> None:
     """Multiplies both views by a light field that lies on the surfaces painted so far."""
     columns = np.broadcast_to(np.arange(world.width, dtype=np.float32)[None], (world.height, world.width))
-    for view, x in ((world.canvas.left, columns), (world.canvas.right, columns + world.canvas.right.disparity + np.float32(shift))):
+    for view, x in (
+        (world.canvas.left, columns),
+        (world.canvas.right, columns + world.canvas.right.disparity + np.float32(shift)),
+    ):
         light = _lookup(field, x, world.height)
         view.image[:] = cv2.multiply(view.image, cv2.merge([light] * 3), scale=1 / 255)
 
@@ -635,7 +641,12 @@ def _pane(world: World) -> None:
     """Glass: a half-transparent surface; what is seen through it has no single disparity."""
     rng = world.rng
     d = world.near * rng.uniform(0.5, 1)
-    box = _bounds(rng.uniform(0, 1) * world.width, rng.uniform(0, 1) * world.height, world.width * rng.uniform(0.1, 0.5), world.height * 0.5)
+    box = _bounds(
+        rng.uniform(0, 1) * world.width,
+        rng.uniform(0, 1) * world.height,
+        world.width * rng.uniform(0.1, 0.5),
+        world.height * 0.5,
+    )
     plane = _within(world, (0.0, 0.0, d), box)
     mask = shapes.rectangle(rng, box[3] - box[1], box[2] - box[0])
     texture = world.bank.surface(rng, 256)
@@ -646,10 +657,10 @@ def _pane(world: World) -> None:
 def _veil(world: World) -> None:
     """Haze: colours fade towards a light grey with distance."""
     rng = world.rng
-    colour = rng.uniform(160, 240) * rng.uniform(0.95, 1.0, 3)
+    veil = (*(rng.uniform(160, 240) * rng.uniform(0.95, 1.0, 3)).tolist(), 0.0)
     depth = rng.uniform(0.02, 0.2) * world.near
     for view in (world.canvas.left, world.canvas.right):
-        clear = 1 - rng.uniform(0.6, 0.6) * np.exp(-view.disparity / np.float32(depth))
-        weight = cv2.merge([clear.astype(np.float32)] * 3)
-        mixed = cv2.multiply(cv2.subtract(view.image, tuple(colour) + (0,), dtype=cv2.CV_32F), weight)
-        view.image[:] = cv2.add(mixed, tuple(colour) + (0,), dtype=cv2.CV_8U)
+        clear = 1 - 0.6 * np.exp(-view.disparity / np.float32(depth))
+        weight = cv2.merge([clear] * 3)
+        mixed = cv2.multiply(cv2.subtract(view.image, veil, dtype=cv2.CV_32F), weight)
+        view.image[:] = cv2.add(mixed, veil, dtype=cv2.CV_8U)

@@ -25,7 +25,7 @@ WHEEL_PHOTOS = (
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
-def find_photos(photos: str | Path | None | bool) -> tuple[Path, ...]:
+def find_photos(photos: str | Path | bool | None) -> tuple[Path, ...]:
     """Files to use as photographs: None: those of an installed scikit-image; False: none; else all images of a folder."""
     if photos is False:
         return ()
@@ -142,7 +142,16 @@ class TextureBank:
             elif kind == 2:
                 word = "".join(rng.choice(list("ABCDEFGHIKLMNOPRSTUVXYZ0123456789"), int(rng.integers(1, 9))))
                 size = rng.uniform(0.5, 4)
-                cv2.putText(image, word, tuple(map(int, a - (n // 3, 0))), int(rng.integers(8)), size, colour, int(1 + size), cv2.LINE_AA)
+                cv2.putText(
+                    image,
+                    word,
+                    tuple(map(int, a - (n // 3, 0))),
+                    int(rng.integers(8)),
+                    size,
+                    colour,
+                    int(1 + size),
+                    cv2.LINE_AA,
+                )
             else:
                 cv2.rectangle(image, tuple(map(int, a)), tuple(map(int, b)), colour, int(rng.choice((-1, 2, 5))))
 
