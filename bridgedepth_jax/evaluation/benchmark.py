@@ -1,0 +1,186 @@
+"""Evaluating a method on several data sets, into a folder: what `evaluate.py` does, and what training does now and then."""
+
+import dataclasses
+import re
+import runpy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bridgedepth_jax.data.formats import write_png
+from bridgedepth_jax.data.registry import Pair, Sample, find_pairs
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.evaluation.protocol import Protocol, default_protocol
+from bridgedepth_jax.evaluation.records import Record, ResultsFile, fingerprint, summarize
+from bridgedepth_jax.evaluation.runner import MULTIPLE, Evaluator
+from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
+from bridgedepth_jax.evaluation.tables import write_results
+from bridgedepth_jax.visualize import colorize, error_colors
+
+VERSION = 1  # of the numbers: raise it when a metric changes, then nothing old is continued
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What is evaluated: a name, JSON values that identify it (they decide what may be continued), and its parameters."""
+
+    name: str
+    identity: Mapping[str, Any]
+    params: Any = None
+
+
+def match_sgbm(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """StereoSGBM, holes filled and raw; it searches up to the largest true disparity of the pair."""
+    gt = sample["disparity"]
+    raw = sgbm(sample["left"], sample["right"], float(gt[sample["valid"] | (gt > 0)].max()))
+    return fill_rows(raw), raw
+
+
+def protocols_of(rows: Sequence[str | Mapping[str, Any] | Protocol]) -> list[Protocol]:
+    """From a config's `eval.datasets`: a name means the paper's own protocol for it."""
+    if not rows:
+        raise InputError("no data sets to evaluate, expected names in --datasets or rows in the config's eval.datasets")
+    return [
+        row if isinstance(row, Protocol) else default_protocol(row) if isinstance(row, str) else Protocol.from_row(row)
+        for row in rows
+    ]
+
+
+def read_config(path: str | Path) -> tuple[list[Protocol], str]:
+    """Protocols and data directory of a config file: `eval.datasets` and `data.root` of what its get_config() returns."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"--config {path}: no such file")
+    try:
+        config = runpy.run_path(str(path))["get_config"]()
+        return protocols_of(config.eval.datasets), str(config.data.root)
+    except (KeyError, AttributeError) as error:
+        raise InputError(f"--config {path}: {error}, expected a get_config() with eval.datasets and data.root") from None
+
+
+def choose(protocols: Sequence[Protocol], names: Sequence[str]) -> list[Protocol]:
+    """The rows of these names; a name without a row gets its default protocol."""
+    rows = {protocol.name: protocol for protocol in protocols}
+    return [rows.get(name) or default_protocol(name) for name in names]
+
+
+def evaluate(
+    evaluator: Evaluator,
+    method: Method,
+    protocols: Sequence[Protocol],
+    root: str | Path,
+    out: str | Path,
+    *,
+    bucket: int = MULTIPLE,
+    pictures: int = 0,
+    limit: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluates and writes results.json, images.csv, results.md, images-P.jsonl (what process P did; a run that was
+    interrupted continues from it) and pictures/. Returns the content of results.json.
+
+    limit: only the first pairs of each data set; 0 is all.
+    """
+    out = Path(out)
+    found = {protocol.name: find_pairs(protocol.name, root)[: limit or None] for protocol in protocols}
+    result: dict[str, Any] = {
+        "method": {"name": method.name, **method.identity},
+        "settings": {"padding": _padding_words(bucket), "processes share": "images", "limit": limit or "none"},
+        "datasets": {},
+    }
+    for protocol in protocols:
+        key = fingerprint(version=VERSION, method=method.name, **method.identity, bucket=bucket, **dataclasses.asdict(protocol))
+        file = ResultsFile(out / f"images-{jax.process_index()}.jsonl", key)
+        records = evaluator(
+            method.params,
+            found[protocol.name],
+            protocol,
+            done=file.of(protocol.name),
+            on_record=file.append,
+            progress=progress and jax.process_index() == 0,
+        )
+        result["datasets"][protocol.name] = {
+            "protocol": dataclasses.asdict(protocol) | {"words": protocol.describe()},
+            **summarize(records),
+            "per_image": {record.name: record.values() for record in records if not record.problem},
+        }
+        if pictures:
+            draw(evaluator, method, found[protocol.name], protocol, records, out / "pictures", pictures)
+    if jax.process_index() == 0:
+        write_results(out, result)
+    return result
+
+
+def periodic(
+    evaluator: Evaluator,
+    protocols: Sequence[Protocol],
+    pairs: Mapping[str, Sequence[Pair]],
+    *,
+    read: Callable[[Pair], Sample] | None = None,
+) -> Callable[[Any], dict[str, float]]:
+    """For training: a function of the parameters that gives {set/metric: mean over images}, by the paper's protocol.
+
+    Compiles once; every process of the run must call it.
+    """
+
+    def run(params: Any) -> dict[str, float]:
+        values = {}
+        for protocol in protocols:
+            options = {} if read is None else {"read": read}
+            summary = summarize(evaluator(params, pairs[protocol.name], protocol, **options))
+            values[f"{protocol.name}/images"] = float(summary["images"])
+            values[f"{protocol.name}/left_out"] = float(len(summary["problems"]))
+            for metric, means in summary["protocols"].get("paper", {}).items():
+                values[f"{protocol.name}/{metric}"] = means["images"]
+        return values
+
+    return run
+
+
+def draw(
+    evaluator: Evaluator,
+    method: Method,
+    pairs: Sequence[Pair],
+    protocol: Protocol,
+    records: Sequence[Record],
+    folder: Path,
+    count: int,
+) -> None:
+    """Pictures of the `count` worst and the `count` median images by EPE: left, prediction, ground truth, error colours."""
+    errors = {record.name: record.values()["paper"]["epe"] for record in records if "paper" in record.sums}
+    order = sorted(errors, key=lambda name: (-errors[name], name))
+    start = max(0, (len(order) - count) // 2)
+    labels: dict[str, str] = {}
+    for kind, names in (("median", order[start : start + count]), ("worst", order[:count])):
+        labels |= {name: f"{kind}-{rank}" for rank, name in enumerate(names, 1)}
+    for old in (folder / _file_name(protocol.name)).glob("*.png"):
+        if jax.process_index() == 0:
+            old.unlink()
+
+    def save(pair: Pair, sample: Sample, disparity: np.ndarray, record: Record) -> None:
+        name = f"{labels[pair.name]}-epe{errors[pair.name]:.2f}-{_file_name(pair.name)}.png"
+        write_png(folder / _file_name(protocol.name) / name, panel(sample, disparity))
+
+    evaluator(method.params, [pair for pair in pairs if pair.name in labels], protocol, consume=save)
+
+
+def panel(sample: Sample, disparity: np.ndarray) -> np.ndarray:
+    """(4H, W, 3) uint8: left image, prediction and ground truth in one range of colours, KITTI's error colours."""
+    gt = sample["disparity"]
+    known = sample["valid"] | (gt > 0)
+    top = float(gt[known].max())
+    parts = [sample["left"], colorize(disparity, top), colorize(gt, top, known), error_colors(disparity, gt, known)]
+    return np.concatenate(parts)
+
+
+def _padding_words(bucket: int) -> str:
+    if bucket == MULTIPLE:
+        return f"to multiples of {bucket}, as the network does itself: exact"
+    return f"to multiples of {bucket} (--bucket): fewer compilations, NOT exactly the numbers of the plain sizes"
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name).strip("_")

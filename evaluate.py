@@ -1,0 +1,99 @@
+"""Evaluates a checkpoint, or a baseline, on whole data sets by every protocol.
+
+python evaluate.py --checkpoint C --config configs/zero_shot_evaluation.py [--datasets a,b] --out results/
+python evaluate.py --method sgbm --datasets custom:my_pairs.csv --out results-sgbm/
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import jax
+
+from bridgedepth_jax.checkpoint import DIGESTS, load_checkpoint
+from bridgedepth_jax.config import ModelConfig
+from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.evaluation.benchmark import Method, choose, evaluate, match_sgbm, read_config
+from bridgedepth_jax.evaluation.runner import MULTIPLE, Evaluator, network
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=("network", "sgbm"), default="network", help="sgbm: OpenCV's, filled and raw")
+    parser.add_argument("--checkpoint", help="folder written by `python -m convert` or by training (network only)")
+    parser.add_argument("--config", default="configs/zero_shot_evaluation.py", help="its eval.datasets and data.root are used")
+    parser.add_argument("--datasets", help="names, separated by commas, also custom:FILE.csv; default: those of the config")
+    parser.add_argument("--root", help="data directory; default: data.root of the config")
+    parser.add_argument("--out", required=True, help="folder for results.json, results.md, images.csv, pictures/")
+    parser.add_argument("--batch", type=int, default=8, help="images a step and process, rounded up to its devices")
+    parser.add_argument(
+        "--bucket", type=int, default=MULTIPLE, help="pad sizes to multiples of this; 64 compiles less, not exact"
+    )
+    parser.add_argument("--pictures", type=int, default=0, metavar="N", help="draw the N worst and N median images of each set")
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N pairs of each set")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the computation; default: the checkpoint's")
+    parser.add_argument("--workers", type=int, default=4, help="threads that read ahead")
+    parser.add_argument("--coordinator", help="address:port of process 0, to run on several hosts")
+    parser.add_argument("--num-processes", type=int)
+    parser.add_argument("--process-id", type=int)
+    return parser
+
+
+@command
+def main() -> None:
+    args = arguments().parse_args()
+    if args.coordinator:
+        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
+    for name in ("pictures", "limit"):
+        if getattr(args, name) < 0:
+            raise InputError(f"--{name} {getattr(args, name)}, expected 0 or more")
+    protocols, root = read_config(args.config)
+    if args.datasets:
+        protocols = choose(protocols, [_absolute(name) for name in args.datasets.split(",") if name])
+    options = dict(batch=args.batch, bucket=args.bucket, workers=args.workers)
+    if args.method == "sgbm":
+        method, evaluator = (
+            Method("SGBM (OpenCV)", {"search": "up to the pair's largest disparity"}),
+            Evaluator(match=match_sgbm, **options),
+        )
+    else:
+        method, model = load_method(args.checkpoint, args.dtype)
+        evaluator = Evaluator(network(model), **options)
+    result = evaluate(
+        evaluator, method, protocols, args.root or root, args.out, bucket=args.bucket, pictures=args.pictures, limit=args.limit
+    )
+    if jax.process_index() == 0:
+        report(result, args.out)
+
+
+def load_method(checkpoint: str | None, dtype: str | None) -> tuple[Method, ModelConfig]:
+    if checkpoint is None:
+        raise InputError("no --checkpoint, expected a folder written by `python -m convert` (or --method sgbm)")
+    loaded = load_checkpoint(checkpoint)
+    if not isinstance(loaded.config, ModelConfig):
+        raise InputError(f"checkpoint {checkpoint} holds {loaded.kind}, expected bridgedepth")
+    model = loaded.config if dtype is None else loaded.config.replace(dtype=dtype)
+    digest = hashlib.sha256((Path(checkpoint) / DIGESTS).read_bytes()).hexdigest()
+    identity = {"sha256": digest, "model": model.to_dict()}
+    return Method(Path(checkpoint).resolve().name, identity, loaded.params), model
+
+
+def report(result: dict, out: str) -> None:
+    for name, entry in result["datasets"].items():
+        means = entry["protocols"].get("paper", {})
+        metrics = ["epe", *(f"bad-{t:g}" for t in entry["protocol"]["thresholds"]), "d1"]
+        values = ", ".join(f"{m} {means[m]['images']:.3f}" for m in dict.fromkeys(metrics) if m in means)
+        print(f"{name}: {values or 'no image could be evaluated'} ({entry['images']} images, {entry['protocol']['words']})")
+        for image, problem in entry["problems"].items():
+            print(f"  left out: {image}: {problem}")
+    print(f"written to {out}: results.md, results.json, images.csv")
+
+
+def _absolute(name: str) -> str:
+    """custom:FILE relative to here, not to the data directory, if it is here."""
+    kind, colon, path = name.partition(":")
+    return f"{kind}:{Path(path).absolute()}" if kind == "custom" and colon and Path(path).is_file() else name
+
+
+if __name__ == "__main__":
+    main()

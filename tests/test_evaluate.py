@@ -1,0 +1,204 @@
+"""evaluate.py end to end on miniature data sets: the baseline, a tiny network, continuing, pictures, tables."""
+
+import csv
+import functools
+import json
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from miniature import build
+
+from bridgedepth_jax.checkpoint import Checkpoint, save_checkpoint
+from bridgedepth_jax.config import BackboneConfig, ModelConfig, MonoConfig, NMPConfig, ProposalConfig
+from bridgedepth_jax.evaluation.benchmark import default_protocol, match_sgbm, periodic, protocols_of
+from bridgedepth_jax.evaluation.quoted import QUOTED
+from bridgedepth_jax.evaluation.runner import Evaluator, Prediction
+from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
+
+ROOT = Path(__file__).parent.parent
+command_line = runpy.run_path(str(ROOT / "evaluate.py"))
+CONFIG = """
+import ml_collections
+
+def get_config():
+    rows = ("kitti_2015_trainval", dict(name="middlebury_Q", thresholds=(2.0,), max_disp=1000, only_valid=False))
+    return ml_collections.ConfigDict(dict(eval=dict(datasets=rows), data=dict(root={root!r})))
+"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    build(folder / "data", "kitti_2015_val", "middlebury_Q", "eth3d")
+    (folder / "config.py").write_text(CONFIG.format(root=str(folder / "data")))
+    return folder
+
+
+def run(monkeypatch, workspace, *arguments):
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--config", str(workspace / "config.py"), *arguments])
+    command_line["main"]()
+
+
+def test_sgbm_writes_everything(monkeypatch, workspace, capsys):
+    out = workspace / "sgbm"
+    run(monkeypatch, workspace, "--method", "sgbm", "--out", str(out), "--pictures", "1", "--batch", "2")
+    result = json.loads((out / "results.json").read_text())
+    assert list(result["datasets"]) == ["kitti_2015_trainval", "middlebury_Q"]
+    entry = result["datasets"]["kitti_2015_trainval"]
+    assert entry["images"] == 2 and not entry["problems"]
+    assert entry["protocols"]["paper"]["bad-3"]["images"] < 10  # the miniature is one textured plane
+    assert entry["protocols"]["raw/paper"]["density"]["images"] < entry["protocols"]["paper"]["density"]["images"] == 100
+    middlebury = result["datasets"]["middlebury_Q"]["protocols"]
+    assert middlebury["paper"] == middlebury["all/below"] != middlebury["noc/below"]
+    assert middlebury["noc/below"]["depth_absrel"]["count"] == 2
+    page = (out / "results.md").read_text()
+    assert "quoted [n]: training Q, bad-2, zero-shot" in page and "| BridgeDepth sf |" in page
+    assert "Not measured here" in page and "| SGBM (OpenCV), raw |" in page
+    rows = list(csv.DictReader((out / "images.csv").read_text().splitlines()))
+    assert len(rows) == 4 and float(rows[0]["paper:epe"]) < 3
+    pictures = sorted((out / "pictures" / "middlebury_Q").glob("*.png"))
+    assert [p.name.split("-")[0] for p in pictures] == ["median", "worst"] or len(pictures) == 1
+    assert cv2.imread(str(pictures[0])).shape == (4 * 48, 80, 3)
+    assert "kitti_2015_trainval: epe" in capsys.readouterr().out
+
+
+def test_continued_results_are_equal(monkeypatch, workspace):
+    whole, part = workspace / "whole", workspace / "part"
+    arguments = "--method", "sgbm", "--datasets", "eth3d,middlebury_Q"
+    run(monkeypatch, workspace, *arguments, "--out", str(whole))
+    lines = (whole / "images-0.jsonl").read_text().splitlines(keepends=True)
+    part.mkdir()
+    (part / "images-0.jsonl").write_text("".join(lines[:3]) + lines[3][:100])
+    run(monkeypatch, workspace, *arguments, "--out", str(part), "--batch", "3")
+    assert (part / "results.json").read_text() == (whole / "results.json").read_text()
+    assert len((part / "images-0.jsonl").read_text().splitlines()) == 4
+    again = (whole / "images-0.jsonl").stat().st_mtime_ns
+    run(monkeypatch, workspace, *arguments, "--out", str(whole))
+    assert (whole / "images-0.jsonl").stat().st_mtime_ns == again  # nothing was evaluated twice
+
+
+def test_custom_csv_and_broken_images(monkeypatch, workspace, capsys):
+    folder = workspace / "own"
+    folder.mkdir()
+    source = workspace / "data/KITTI/KITTI_2015/training"
+    rows = ["left,right,disparity,format"]
+    for name in ("good", "broken", "blank", "odd"):
+        for role in ("image_2", "image_3", "disp_occ_0"):
+            shutil.copy(sorted((source / role).glob("*_10.png"))[0], folder / f"{name}_{role}.png")
+        rows.append(",".join(f"{name}_{role}.png" for role in ("image_2", "image_3", "disp_occ_0")) + ",kitti")
+    (folder / "broken_image_2.png").write_bytes(b"no image")
+    cv2.imwrite(str(folder / "blank_disp_occ_0.png"), np.zeros((48, 80), np.uint16))
+    cv2.imwrite(str(folder / "odd_image_3.png"), np.zeros((48, 79, 3), np.uint8))
+    (folder / "own.csv").write_text("\n".join(rows) + "\n")
+    out = workspace / "custom"
+    monkeypatch.chdir(workspace)
+    run(monkeypatch, workspace, "--method", "sgbm", "--datasets", "custom:own/own.csv", "--out", str(out))
+    (entry,) = json.loads((out / "results.json").read_text())["datasets"].values()
+    assert entry["images"] == 1
+    assert set(entry["problems"]) == {"broken_image_2.png", "blank_image_2.png", "odd_image_2.png"}
+    printed = capsys.readouterr().out
+    assert all(f"left out: {name}_image_2.png" in printed for name in ("broken", "blank", "odd"))
+    assert "no pixel with ground truth" in (out / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--out", "x"], "no --checkpoint"),
+        (["--method", "sgbm", "--datasets", "kitty", "--out", "x"], "kitty"),
+        (["--method", "sgbm", "--datasets", "things", "--out", "x"], "no file matches"),
+        (["--method", "sgbm", "--bucket", "24", "--out", "x"], "bucket 24"),
+        (["--method", "sgbm", "--config", "nowhere.py", "--out", "x"], "nowhere.py"),
+    ],
+)
+def test_bad_input_is_one_line(monkeypatch, workspace, capsys, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, workspace, *arguments)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_fill_rows():
+    nan = np.nan
+    filled = fill_rows(np.float32([[nan, 2, nan, nan, 5, nan], [nan] * 6, [1, 2, 3, 4, 5, 6]]))
+    np.testing.assert_allclose(filled, [[2, 2, 3, 4, 5, 5], [0] * 6, [1, 2, 3, 4, 5, 6]])
+
+
+def test_sgbm_floor_on_a_real_pair():
+    """Bad-2 of StereoSGBM on scikit-image's pair is known: 11.0 % with these parameters and holes filled."""
+    from skimage.data import stereo_motorcycle
+
+    left, right, gt = stereo_motorcycle()
+    known = np.isfinite(gt)
+    sample = dict(left=left, right=right, disparity=np.where(known, gt, 0).astype(np.float32), valid=known, name="motorcycle")
+    filled, raw = match_sgbm(sample)
+    assert (np.abs(filled - gt)[known] > 2).mean() * 100 == pytest.approx(11.0, abs=0.3)
+    assert 80 < np.isfinite(raw)[known].mean() * 100 < 95
+    assert sgbm(left[:40, :60], right[:40, :60], 3).shape == (40, 60)
+
+
+def test_quoted_rows_are_data_sets_of_ours():
+    for row in QUOTED:
+        assert default_protocol(row.dataset).max_disp is not None or row.dataset.startswith(("kitti", "eth3d"))
+        assert row.source in "tn"
+
+
+def tiny_config(**changes):
+    mono = MonoConfig("tiny", dim=16, depth=4, heads=2, taps=(0, 1, 2, 3), features=8, out_channels=(8, 8, 8, 8))
+    nmp = NMPConfig(prop_dim=16, dim=16, prop_heads=2, heads=2, prop_layers=1, infer_layers=1, refine_layers=1,
+                    concat_dim=8, concat_hidden=8, correlation_dim=16, correlation_groups=4)  # fmt: skip
+    backbone = BackboneConfig("convnext", out_channels=16, dims=(8, 8, 16), depths=(1, 1, 1))
+    dpn = ProposalConfig(max_disp=64, context_dim=8, mlp_dims=(4, 4), seed_dim=8, lookup_dim=16)
+    return ModelConfig(mono=mono, backbone=backbone, dpn=dpn, nmp=nmp, **changes)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(workspace):
+    from bridgedepth_jax.model import init_params
+
+    config = tiny_config()
+    shapes = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))  # compiling init takes a minute
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
+    save_checkpoint(workspace / "tiny", Checkpoint("bridgedepth", params, config, {"source": "test"}))
+    return workspace / "tiny"
+
+
+def test_a_network_runs_end_to_end(monkeypatch, workspace, checkpoint):
+    out = workspace / "network"
+    run(monkeypatch, workspace, "--checkpoint", str(checkpoint), "--datasets", "middlebury_Q", "--out", str(out))
+    entry = json.loads((out / "results.json").read_text())["datasets"]["middlebury_Q"]
+    paper = entry["protocols"]["paper"]
+    assert entry["images"] == 2 and np.isfinite(paper["epe"]["images"])
+    assert {"prop_epe", "prop_recall_3", "prop_recall_8", "depth_delta1", "a99"} <= set(paper)
+
+
+def test_periodic_evaluation_of_parameters(workspace):
+    from bridgedepth_jax.data.registry import find_pairs
+
+    def predict(params, left, right):
+        return Prediction(params["constant"] + 0.0 * left[..., 0])
+
+    protocols = protocols_of(["eth3d", {"name": "middlebury_Q", "max_disp": 8.0}])
+    pairs = {protocol.name: find_pairs(protocol.name, workspace / "data") for protocol in protocols}
+    evaluate = periodic(Evaluator(predict, devices=jax.devices()[:1]), protocols, pairs)
+    values = evaluate({"constant": np.float32(6)})
+    assert values["eth3d/epe"] == pytest.approx(1.5)  # the miniature has 6 and 9 pixels
+    assert values["middlebury_Q/epe"] == pytest.approx(0.0)  # 9 is beyond its maximum
+    assert values["eth3d/images"] == values["middlebury_Q/images"] == 2
+    assert evaluate({"constant": np.float32(8)})["eth3d/epe"] == pytest.approx(1.5)
+
+
+@pytest.mark.slow
+def test_as_a_command(workspace):
+    arguments = ["--config", str(workspace / "config.py"), "--method", "sgbm", "--out", str(workspace / "command")]
+    subprocess.run([sys.executable, "evaluate.py", *arguments, "--datasets", "eth3d"], cwd=ROOT, check=True)
+    assert (workspace / "command" / "results.md").is_file()
