@@ -1,6 +1,5 @@
 """From a PyTorch file to a checkpoint of ours and back, and the ImageNet weights that training may start from."""
 
-import functools
 import hashlib
 import os
 import re
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bridgedepth_jax.checkpoint import Checkpoint, expected_shapes, flatten, unflatten
+from bridgedepth_jax.checkpoint import Checkpoint, Kind, expected_shapes, flatten, unflatten
 from bridgedepth_jax.config import ModelConfig, MonoConfig
 from bridgedepth_jax.errors import InputError
 from convert.pth import Config, read_pth, write_pth
@@ -24,7 +23,7 @@ BACKBONE = "stereo_encoder/backbone/"
 
 
 def convert_file(
-    kind: str, path: str | os.PathLike, *, config: ModelConfig | None = None, origin: Mapping[str, str] | None = None
+    kind: Kind, path: str | os.PathLike, *, config: ModelConfig | None = None, origin: Mapping[str, str] | None = None
 ) -> Checkpoint:
     """Reads a .pth file of kind "bridgedepth" or "depth-anything".
 
@@ -34,23 +33,22 @@ def convert_file(
     path = Path(path)
     digest = sha256_of(path)
     content = read_pth(path)
+    checkpoint_config: ModelConfig | MonoConfig
     if kind == "depth-anything":
         state = _state_dict(path, content)
-        checkpoint_config: ModelConfig | MonoConfig = _mono_config(path, state)
-        constants = functools.partial(dict)
-        vit = checkpoint_config.name
+        checkpoint_config = vit = _mono_config(path, state)
     else:
         checkpoint_config = _model_config(path, content, config)
+        vit = checkpoint_config.mono
         state = _state_dict(path, content)
-        constants = functools.partial(buffers, checkpoint_config)
-        vit = checkpoint_config.mono.name
     del content
     expected = _expected(path, kind, checkpoint_config)
+    constants = buffers(checkpoint_config, expected) if isinstance(checkpoint_config, ModelConfig) else {}
     leaves = convert_state(state, expected, constants=constants, source=str(path))
     provenance = {
         "source": path.name,
         "sha256": digest,
-        "licence": LICENCES.get(vit, "unknown"),
+        "licence": LICENCES.get(vit.name, "unknown"),
         "converter": CONVERTER,
         **(origin or {}),
     }
@@ -67,7 +65,7 @@ def write_original(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
         tree = checkpoint.config.to_original()
     except ValueError as error:
         raise InputError(f"{path}: cannot be written, {error}") from error
-    state = restore_state(leaves, functools.partial(buffers, checkpoint.config))
+    state = restore_state(leaves, buffers(checkpoint.config, leaves))
     write_pth(path, {"model": state, "model_config": Config({node: Config(keys) for node, keys in tree.items()})})
 
 
@@ -81,12 +79,8 @@ def read_imagenet_backbone(path: str | os.PathLike, config: ModelConfig) -> dict
         raise InputError(f"{path}: ImageNet weights are for the encoders convnext and swin, this config has resnet")
     shapes = expected_shapes("bridgedepth", config)
     expected = {name.removeprefix(BACKBONE): shape for name, shape in shapes.items() if name.startswith(f"{BACKBONE}features_")}
-
-    def constants(names) -> dict[str, np.ndarray]:
-        prefix = "stereo_encoder.backbone."
-        found = buffers(config, [prefix + name for name in names])
-        return {name.removeprefix(prefix): value for name, value in found.items() if name.endswith("position_index")}
-
+    prefix = BACKBONE.replace("/", ".")
+    constants = {name.removeprefix(prefix): value for name, value in buffers(config, shapes).items() if name.startswith(prefix)}
     state = _state_dict(Path(path), read_pth(path))
     return unflatten(convert_state(state, expected, constants=constants, ignored=LATER_STAGES, source=str(path)))
 
@@ -117,7 +111,7 @@ def _model_config(path: Path, content: Any, config: ModelConfig | None) -> Model
         raise InputError(f"{path}: holds its model config, --variant is not expected")
     try:  # through the dictionary of ours, which checks the type of each field
         return ModelConfig.from_dict(ModelConfig.from_original(tree).to_dict())
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{path}: its model config is not one of this network: {error}") from error
 
 
@@ -130,7 +124,7 @@ def _mono_config(path: Path, state: Mapping[str, Any]) -> MonoConfig:
     return config
 
 
-def _expected(path: Path, kind: Any, config: ModelConfig | MonoConfig) -> dict[str, tuple[int, ...]]:
+def _expected(path: Path, kind: Kind, config: ModelConfig | MonoConfig) -> dict[str, tuple[int, ...]]:
     try:
         return expected_shapes(kind, config)
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:

@@ -6,7 +6,7 @@ below tell by name. `convert_state` and `restore_state` account for each tensor 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -109,10 +109,10 @@ def _to_original(value: np.ndarray, layout: Layout) -> np.ndarray:
     return value if layout.axes is None else np.ascontiguousarray(value.transpose(np.argsort(layout.axes)))
 
 
-def buffers(config: ModelConfig, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The original's buffers (constants in its state dict) of a network with the parameters `names`."""
+def buffers(config: ModelConfig, paths: Iterable[str]) -> dict[str, np.ndarray]:
+    """The original's buffers (constants in its state dict) of a network with the parameters `paths`, by their names."""
     nmp, column = config.nmp, (1, 3, 1, 1)
-    found = {"mean": MEAN.reshape(column), "std": STD.reshape(column)}
+    found: dict[str, np.ndarray] = {"mean": MEAN.reshape(column), "std": STD.reshape(column)}
     found["stereo_encoder.device_indicator_tensor"] = np.zeros(0, np.float32)
     if config.backbone.model_type != "resnet":
         found |= {f"stereo_encoder.backbone.{name}": found[name] for name in ("mean", "std")}
@@ -124,8 +124,8 @@ def buffers(config: ModelConfig, names: Iterable[str]) -> dict[str, np.ndarray]:
         "align_1.update": (coarse, fine),
         "stereo_encoder.": (config.backbone.window,) * 2,
     }
-    for name in names:
-        parent, _, leaf = name.rpartition(".")
+    for path in paths:
+        parent, _, leaf = name_of(path).rpartition(".")
         if leaf in ("relative_position_enc_table", "relative_position_bias_table"):
             module = re.sub(r"layers\.[0-9]+\.", "", parent)
             (sizes,) = (sizes for prefix, sizes in windows.items() if module.startswith(prefix))
@@ -138,18 +138,18 @@ def convert_state(
     state: dict[str, np.ndarray],
     expected: Mapping[str, tuple[int, ...]],
     *,
-    constants: Callable[[Iterable[str]], Mapping[str, np.ndarray]] = lambda names: {},
+    constants: Mapping[str, np.ndarray] | None = None,
     ignored: re.Pattern[str] | None = None,
     source: str,
 ) -> dict[str, np.ndarray]:
     """State dict of the original to {path: parameter}, float32; empties `state` on the way to save memory.
 
-    `expected` has name and shape of each parameter of ours; `constants` gives the buffers, which must be equal where
+    `expected` has name and shape of each parameter of ours; `constants` are the buffers, which must be equal where
     `state` has them; names that match `ignored` are dropped. Raises InputError with what is missing and what is left.
     """
     leaves: dict[str, np.ndarray] = {}
     unused, wrong = [], []
-    fixed = constants([name_of(path) for path in expected])
+    fixed = constants or {}
     for name in list(state):
         value = state.pop(name)
         if not isinstance(value, np.ndarray):
@@ -185,9 +185,7 @@ def _original_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
     return shape if layout.axes is None else tuple(shape[i] for i in np.argsort(layout.axes))
 
 
-def restore_state(
-    leaves: Mapping[str, np.ndarray], constants: Callable[[Iterable[str]], Mapping[str, np.ndarray]] = lambda names: {}
-) -> dict[str, np.ndarray]:
+def restore_state(leaves: Mapping[str, np.ndarray], constants: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Inverse of `convert_state`: the original's state dict, in its order, buffers included."""
     state = {}
     for path, value in leaves.items():
@@ -196,5 +194,5 @@ def restore_state(
         if layout is None or path_of(name, layout) != path:
             raise ValueError(f"no rule gives the original's name of parameter {path}")
         state[name] = _to_original(value, layout)
-    state |= constants(list(state))
+    state |= constants or {}
     return {name: state[name] for name in sorted(state, key=order_key)}
