@@ -1,0 +1,99 @@
+"""Disparity, depth and point clouds of stereo pairs: files, folders, globs, or two videos.
+
+python scripts/infer.py --checkpoint checkpoints/rvc_pretrain --left left.png --right right.png --out out
+python scripts/infer.py --checkpoint checkpoints/rvc_pretrain --left 'scenes/*/im0.png' --right 'scenes/*/im1.png' \\
+    --calib 'scenes/*/calib.txt' --out out --save disparity,color,depth,cloud --z-far 10
+python scripts/infer.py --checkpoint checkpoints/rvc_pretrain --left left.mp4 --right right.mp4 --out out --max-disparity 128
+
+Files are named OUT/<name>_disparity.pfm and so on; <name> is the left file's, or what stands for the wildcards of a glob.
+"""
+
+import argparse
+import itertools
+import math
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.inference import outputs, pairs, run, video
+from bridgedepth_jax.predictor import Predictor
+
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--checkpoint", help="folder written by `python -m convert`, or a published name; default: the one shipped"
+    )
+    parser.add_argument("--left", required=True, help="image, folder, glob in quotes, or video")
+    parser.add_argument("--right", required=True, help="the same for the right camera; paired by name")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
+    parser.add_argument("--save", help=f"any of {','.join(outputs.OUTPUTS)}; default disparity,color (videos: color)")
+    parser.add_argument("--scale", type=float, default=1.0, help="run at a smaller size; results stay at the input size")
+    parser.add_argument("--batch", type=int, default=1, help="pairs of equal size in one pass")
+    parser.add_argument("--dtype", help="float32 or bfloat16; default: the checkpoint's")
+    parser.add_argument("--devices", default="1", help="all, cpu, gpu, tpu, or a number of devices; the batch is split")
+    parser.add_argument("--max-disparity", type=float, help="pixels, the end of the colours; default: per image, one per video")
+    parser.add_argument("--z-far", type=float, help="metres, points beyond are left out of the cloud")
+    parser.add_argument("--calib", help="Middlebury calib.txt, or a folder or glob of them, paired by name like the images")
+    parser.add_argument("--intrinsics", help="file with the nine numbers of K in line 1 and the baseline in metres in line 2")
+    parser.add_argument("--focal", type=float, help="pixels; the principal point is the image's centre")
+    parser.add_argument("--baseline", type=float, help="metres, with --focal")
+    parser.add_argument("--doffs", type=float, help="pixels, with --focal: principal points, right minus left; default 0")
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    check(args)
+    is_video = video.is_video(args.left)
+    kinds = outputs.parse_kinds(args.save or ("color" if is_video else "disparity,color"), tuple(outputs.OUTPUTS))
+    files = [] if is_video else pairs.find_pairs(args.left, args.right)
+    names = [Path(args.left).stem] if is_video else [pair.name for pair in files]
+    cameras = {option: getattr(args, option) for option in ("calib", "intrinsics", "focal", "baseline", "doffs")}
+    calibrate = run.calibrations(names, **cameras)
+    needing = [kind for kind in kinds if outputs.OUTPUTS[kind].needs_calibration]
+    if needing and calibrate is None:
+        raise InputError(f"--save {','.join(needing)}: needs --calib, --intrinsics, or --focal and --baseline")
+    if is_video:
+        fps, total = video.check_together(args.left, args.right)
+        source = run.video_pairs(args.left, args.right, scale=args.scale, calibrate=calibrate)
+    else:
+        total = len(files)
+        source = run.image_pairs(files, scale=args.scale, calibrate=calibrate)
+    ahead = pairs.read_ahead(source, 2 * args.batch)
+    first = next(ahead)  # what is wrong with it shows before the weights are loaded
+
+    devices = int(args.devices) if args.devices.isdigit() else args.devices
+    predictor = Predictor.load(args.checkpoint, dtype=args.dtype, devices=devices, check_order=False)
+    consistency = any(outputs.OUTPUTS[kind].needs_occlusion for kind in kinds)
+    source = itertools.chain([first], ahead)
+    predicted = run.predict(predictor, source, batch=args.batch, scale=args.scale, consistency=consistency)
+    results = (
+        outputs.Result(pair.name, pair.left, prediction, pair.calibration, args.max_disparity, args.z_far)
+        for pair, prediction in tqdm(predicted, total=total or None, unit=" pairs", bar_format=BAR)
+    )
+    if is_video:
+        run.write_video(args.out, results, kinds, names[0], fps)
+    else:
+        run.write_images(args.out, results, kinds)
+
+
+def check(args: argparse.Namespace) -> None:
+    if video.is_video(args.left) != video.is_video(args.right):
+        raise InputError(f"--left {args.left} and --right {args.right}: one is a video, expected two or none")
+    for option in ("scale", "max_disparity", "z_far"):
+        value = getattr(args, option)
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise InputError(f"--{option.replace('_', '-')} {value}, expected a positive number")
+    if args.batch < 1:
+        raise InputError(f"--batch {args.batch}, expected at least 1")
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"--out {args.out} is a file, expected a folder")
+
+
+if __name__ == "__main__":
+    main()
