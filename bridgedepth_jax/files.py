@@ -26,9 +26,3 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def cache_folder(*parts: str) -> Path:
-    """$BRIDGEDEPTH_CACHE, or ~/.cache/bridgedepth_jax, and `parts` below it. Not created here."""
-    root = os.environ.get("BRIDGEDEPTH_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "bridgedepth_jax").joinpath(*parts)

@@ -47,7 +47,8 @@ class Calibration:
 
         Raises InputError: the file cannot be read, a key is missing, a number is none.
         """
-        entries = dict((part.strip() for part in line.split("=", 1)) for line in _read_text(path).splitlines() if "=" in line)
+        rows = (line.partition("=") for line in _read_text(path).splitlines() if "=" in line)
+        entries = {key.strip(): value.strip() for key, _, value in rows}
         missing = [key for key in ("cam0", "doffs", "baseline") if key not in entries]
         if missing:
             raise InputError(f"{path}: no {', '.join(missing)}, expected a Middlebury calib.txt with cam0, doffs and baseline")

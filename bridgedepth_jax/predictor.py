@@ -21,12 +21,13 @@ from jax.sharding import PartitionSpec as P
 from bridgedepth_jax.checkpoint import load_checkpoint
 from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.files import cache_folder
-from bridgedepth_jax.model import BridgeDepth
+from bridgedepth_jax.model import BridgeDepth, StereoOutput
 from bridgedepth_jax.order import looks_swapped
+from bridgedepth_jax.published import cache_folder, resolve
 
 MIN_SIZE = 32  # pixels, of each side as the network sees it
 DTYPES = ("float32", "bfloat16")
+Devices = str | int | Sequence[Any] | None  # Any: jax.Device, which type checkers take for a variable
 DEFAULT_MODEL = Path(__file__).parent / "models" / "nano"  # what `Predictor.load()` loads
 
 
@@ -42,6 +43,11 @@ class Prediction:
     disparity: np.ndarray
     confidence: np.ndarray
     occluded: np.ndarray | None = None
+
+    def pair(self, i: int) -> Self:
+        """The prediction of one pair of a batch."""
+        occluded = None if self.occluded is None else self.occluded[i]
+        return type(self)(self.disparity[i], self.confidence[i], occluded)
 
 
 class Predictor:
@@ -70,7 +76,7 @@ class Predictor:
         params: Mapping[str, Any],
         *,
         dtype: str | None = None,
-        devices: str | int | Sequence[jax.Device] | None = None,
+        devices: Devices = None,
         batch: int | None = None,
         check_order: bool = True,
     ) -> None:
@@ -100,10 +106,11 @@ class Predictor:
 
     @classmethod
     def load(cls, checkpoint: str | os.PathLike | None = None, **options: Any) -> Self:
-        """From a folder written by `python -m convert`, or the default model that comes with the package.
+        """From a checkpoint folder, published weights, or the default model that comes with the package.
 
         Args:
-          checkpoint: the folder; None is the default model.
+          checkpoint: a folder written by `python -m convert`, or a published name (see `bridgedepth_jax.published`): fetched
+            and converted into the cache the first time. None is the default model.
           options: as for `Predictor`.
 
         Raises InputError: no such checkpoint, a damaged one, or one of another network.
@@ -112,7 +119,7 @@ class Predictor:
             if not DEFAULT_MODEL.is_dir():
                 raise InputError("no checkpoint given, and this version comes without a default model: name one")
             checkpoint = DEFAULT_MODEL
-        loaded = load_checkpoint(checkpoint)
+        loaded = load_checkpoint(resolve(checkpoint))
         if not isinstance(loaded.config, ModelConfig):
             raise InputError(f"checkpoint {checkpoint} holds {loaded.kind}, expected bridgedepth")
         return cls(loaded.config, loaded.params, **options)
@@ -165,8 +172,8 @@ class Predictor:
             if swapped:
                 which = "" if single else f" (pairs {swapped} of the batch)"
                 warnings.warn(f"left and right look swapped{which}: the other order explains the images better", stacklevel=2)
-        values = (disparity, confidence, occluded)
-        return Prediction(*(v[0] if single and v is not None else v for v in values))
+        whole = Prediction(disparity, confidence, occluded)
+        return whole.pair(0) if single else whole
 
     def _run(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(B, H, W, 3) of any H, W and B -> disparity and confidence (B, H, W)."""
@@ -191,10 +198,11 @@ class Predictor:
 
 def _forward(config: ModelConfig, params: Mapping[str, Any], left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
     output = BridgeDepth(config).apply({"params": params}, left, right)
+    assert isinstance(output, StereoOutput)
     return output.disparity.astype(np.float32), output.confidence.astype(np.float32)
 
 
-def find_devices(devices: str | int | Sequence[jax.Device] | None) -> list[jax.Device]:
+def find_devices(devices: Devices) -> list[Any]:
     """The devices that `Predictor` means by its argument of that name."""
     if devices is None:
         return jax.devices()[:1]
@@ -216,8 +224,8 @@ def find_devices(devices: str | int | Sequence[jax.Device] | None) -> list[jax.D
 
 def keep_compilations() -> None:
     """Turns on JAX's compilation cache on disk, unless the user has configured or disabled one."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
 
 
 def as_rgb(image: np.ndarray, name: str) -> np.ndarray:

@@ -230,6 +230,11 @@ def test_load(tmp_path, params, predictor, pair):
         Predictor.load(path)
 
 
+def test_unknown_name():
+    with pytest.raises(InputError, match="rvc_2: neither a checkpoint folder nor a published name, expected one of sf, "):
+        Predictor.load("rvc_2")
+
+
 def test_no_default_model(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "DEFAULT_MODEL", tmp_path / "none")
     with pytest.raises(InputError, match="without a default model"):

@@ -120,11 +120,10 @@ def predict(
         left, right = np.stack([pair.left for pair in group]), np.stack([pair.right for pair in group])
         whole = predictor(left, right, scale=scale, check_consistency=consistency)
         for i, pair in enumerate(group):
-            occluded = None if whole.occluded is None else whole.occluded[i]
             if looks_swapped(pair.left, pair.right, whole.disparity[i]):
                 message = "left and right look swapped, the other order explains the images better"
                 tqdm.write(f"warning: {pair.files[0]}, {pair.files[1]}: {message}", file=sys.stderr)
-            yield pair, Prediction(whole.disparity[i], whole.confidence[i], occluded)
+            yield pair, whole.pair(i)
 
 
 def write_images(folder: Path, results: Iterable[outputs.Result], kinds: Sequence[str]) -> None:
