@@ -39,20 +39,32 @@ def window_attention(
     `hidden` (M or 1, P, n, Q, l) bool marks pairs that do not see each other.
     """
     heads = encodings.shape[2]
+    windows, pixels, n, channels = q.shape
+    key_pixels, candidates = k.shape[1:3]
+    scale = (channels // heads) ** -0.5
     q, k, v = (x.reshape(*x.shape[:3], heads, -1) for x in (q, k, v))
-    q_rpe, k_rpe, v_rpe = jnp.split(encodings.astype(q.dtype), 3, -1)
-    q = q * q.shape[-1] ** -0.5
-    delicate = at_least_float32(q.dtype)
-    logits = jnp.einsum("mpnhk,mqlhk->mhpnql", q, k).astype(delicate)
-    logits += jnp.einsum("mpnhk,pqhk->mhpnq", q, k_rpe).astype(delicate)[..., None]
-    k = k * k.shape[-1] ** -0.5
-    logits += jnp.einsum("mqlhk,pqhk->mhpql", k, q_rpe).astype(delicate)[:, :, :, None]
+    q_rpe, k_rpe, v_rpe = jnp.split(jnp.moveaxis(encodings, 2, 0).astype(q.dtype), 3, -1)  # (h, P, Q, k)
+    q = q * scale
+
+    # Products with the encodings are batched over pixels, all windows as rows; those among tokens over windows.
+    by_pixel = lambda x: x.transpose(3, 1, 0, 2, 4).reshape(heads, x.shape[1], -1, channels // heads)
+    by_window = lambda x: x.transpose(3, 0, 1, 2, 4).reshape(heads, windows, -1, channels // heads)
+    from_key = jnp.einsum("hprk,hpqk->hprq", by_pixel(q), k_rpe).reshape(heads, pixels, windows, n, key_pixels)
+    from_query = jnp.einsum("hqrk,hpqk->hqrp", by_pixel(k), q_rpe * scale)
+    from_query = from_query.reshape(heads, key_pixels, windows, candidates, pixels)
+    logits = jnp.einsum("hmtk,hmuk->hmtu", by_window(q), by_window(k))
+    logits = logits.reshape(heads, windows, pixels, n, key_pixels, candidates)
+    logits += from_key.transpose(0, 2, 1, 3, 4)[..., None] + from_query.transpose(0, 2, 4, 1, 3)[:, :, :, None]
     if hidden is not None:
-        logits = jnp.where(hidden[:, None], -jnp.inf, logits)
-    shape = logits.shape
-    weights = jax.nn.softmax(logits.reshape(*shape[:4], -1)).reshape(shape).astype(v.dtype)
-    out = jnp.einsum("mhpnql,mqlhk->mpnhk", weights, v) + jnp.einsum("mhpnq,pqhk->mpnhk", weights.sum(-1), v_rpe)
-    return out.reshape(*out.shape[:3], -1)
+        logits = jnp.where(hidden[None], -jnp.inf, logits)
+
+    delicate = at_least_float32(q.dtype)
+    flat = logits.reshape(heads, windows, pixels * n, key_pixels * candidates).astype(delicate)
+    weights = jax.nn.softmax(flat).astype(v.dtype)
+    out = jnp.einsum("hmtu,hmuk->hmtk", weights, by_window(v)).reshape(heads, windows, pixels, n, -1)
+    summed = weights.reshape(logits.shape).sum(-1).transpose(0, 2, 1, 3, 4).reshape(heads, pixels, -1, key_pixels)
+    encoded = jnp.einsum("hprq,hpqk->hprk", summed, v_rpe).reshape(heads, pixels, windows, n, -1)
+    return jnp.moveaxis(out + encoded.transpose(0, 2, 1, 3, 4), 0, 3).reshape(windows, pixels, n, channels)
 
 
 class RelativeTable(nn.Module):

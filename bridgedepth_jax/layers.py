@@ -3,6 +3,7 @@
 Parameters are float32; `dtype` is what a layer computes and returns in. Letters: B batch, T tokens, H heads, K head width.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -61,12 +62,13 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         kernel, bias = self.weights(x.shape[-1])
-        y = x.astype(self.dtype) @ kernel
-        return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+        y = x.astype(self.dtype).reshape(-1, x.shape[-1]) @ kernel
+        y = y if bias is None else y + bias[None]
+        return y.reshape(*x.shape[:-1], -1)
 
 
 class SplitHeads(Linear):
-    """A Linear whose outputs are ordered (part, head, channel), delivered head first: (B, T, I) to (parts, B, H, T, K)."""
+    """A Linear whose outputs are ordered (part, head, channel), delivered head first: (B, T, I) to parts x (B, H, T, K)."""
 
     parts: int = 1
     heads: int = 1
@@ -74,13 +76,10 @@ class SplitHeads(Linear):
     @nn.compact
     def __call__(self, x: Float[Array, "B T I"]) -> tuple[Float[Array, "B H T K"], ...]:
         kernel, bias = self.weights(x.shape[-1])
-        x = x.astype(self.dtype)
-        kernels = jnp.split(kernel.reshape(kernel.shape[0], self.parts, self.heads, -1), self.parts, 1)
-        outputs = [jnp.einsum("btd,dhk->bhtk", x, k[:, 0]) for k in kernels]
-        if bias is not None:
-            biases = bias.reshape(self.parts, 1, self.heads, 1, -1)
-            outputs = [y + biases[i] for i, y in enumerate(outputs)]
-        return tuple(outputs)
+        y = x.astype(self.dtype) @ kernel
+        y = y if bias is None else y + bias.reshape(1, 1, -1)
+        y = y.reshape(*x.shape[:2], self.parts, self.heads, -1)
+        return tuple(jnp.moveaxis(y, (2, 3), (0, 2)))
 
 
 class MergeHeads(Linear):
@@ -159,17 +158,23 @@ def conv(
 
 
 def depthwise_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"]) -> Float[Array, "B H W C"]:
-    """Depthwise cross-correlation with zero padding, as shifted products: XLA's grouped convolution is 10x slower on CPU."""
+    """Depthwise cross-correlation with zero padding, as shifted products: XLA's grouped convolution is 10x slower on CPU.
+
+    In two halves, because XLA's CPU fusion does not look through a concatenation: it would otherwise take the shifted
+    products into each reduction of a LayerNorm behind them and compute them several times.
+    """
     size = kernel.shape[0]
-    _, h, w, _ = x.shape
+    _, height, width, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)))
-    total = None
-    for i in range(size):
-        for j in range(size):
-            term = padded[:, i : i + h, j : j + w] * kernel[i, j].reshape(1, 1, 1, -1)
-            total = term if total is None else total + term
-    assert total is not None
-    return total
+    halves = []
+    for rows in (range(height // 2), range(height // 2, height)):
+        terms = (
+            padded[:, rows.start + i : rows.stop + i, j : j + width] * kernel[i, j].reshape(1, 1, 1, -1)
+            for i in range(size)
+            for j in range(size)
+        )
+        halves.append(functools.reduce(jnp.add, terms))
+    return jnp.concatenate(halves, 1)
 
 
 class DepthwiseConv(nn.Module):

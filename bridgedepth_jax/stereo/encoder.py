@@ -79,7 +79,7 @@ class StereoEncoder(nn.Module):
         """
         delicate = at_least_float32(self.dtype)
         disparity = lax.stop_gradient(disparity)
-        _, _, width, candidates = disparity.shape
+        width = disparity.shape[2]
         dim = level.concat_right.shape[-1]
         right = jnp.concatenate([level.concat_right, level.group_right], -1)
         columns = jnp.arange(width, dtype=disparity.dtype).reshape(1, 1, -1, 1)
