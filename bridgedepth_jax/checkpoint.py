@@ -216,7 +216,7 @@ def _describe(leaves: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 
 def _digest(value: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def _map(function: Callable, values: Iterable) -> list:

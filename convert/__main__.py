@@ -14,7 +14,7 @@ SIZES = [f"{encoder}_{vit}" for encoder in ("resnet", "convnext", "swin") for vi
 
 
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(prog="python -m convert", description=__doc__.partition(": ")[2])
+    main = argparse.ArgumentParser(prog="python -m convert", description="PyTorch weights to a checkpoint folder, and back.")
     commands = main.add_subparsers(dest="command", required=True)
     for kind in ("bridgedepth", "depth-anything"):
         names = ", ".join(name for name, row in PUBLISHED.items() if row.kind == kind)
@@ -39,14 +39,18 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     start = time.perf_counter()
     _check_out(args.out, folder=args.command != "to-torch", overwrite=args.overwrite)
-    if args.command == "to-torch":
-        checkpoint = load_checkpoint(args.checkpoint)
-        write_original(args.out, checkpoint)
-        print(f"sha256      {sha256_of(args.out)}  {args.out.name}")
-        print(f"licence     {checkpoint.provenance.get('licence')}")
-    else:
-        _to_folder(args)
+    try:
+        (_to_file if args.command == "to-torch" else _to_folder)(args)
+    except OSError as error:
+        raise InputError(f"{args.out}: cannot be written ({error.strerror or error})") from error
     print(f"wrote       {args.out} in {time.perf_counter() - start:.1f} s")
+
+
+def _to_file(args: argparse.Namespace) -> None:
+    checkpoint = load_checkpoint(args.checkpoint)
+    write_original(args.out, checkpoint)
+    print(f"sha256      {sha256_of(args.out)}  {args.out.name}")
+    print(f"licence     {checkpoint.provenance.get('licence')}")
 
 
 def _to_folder(args: argparse.Namespace) -> None:

@@ -297,6 +297,8 @@ def test_command_errors(tmp_path, tiny_vits, capsys):
     assert "is of kind depth-anything" in refused("bridgedepth", "depth_anything_v2_vits", out)
     assert "does not exist" in refused("to-torch", out, str(tmp_path / "b.pth"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pth"]
+    for arguments in (["bridgedepth", source, f"{source}/x"], ["bridgedepth", source, "/proc/x/y"]):
+        assert "cannot be written" in refused(*arguments)
     (tmp_path / "ckpt").mkdir()
     assert "exists, expected a new name, or --overwrite" in refused("bridgedepth", source, out)
     assert "is a file and would not be replaced" in refused("bridgedepth", source, source, "--overwrite")
