@@ -17,13 +17,19 @@ def main() -> None:
     parser.add_argument("--root", required=True, help="data directory with the files as downloaded")
     parser.add_argument("--out", required=True, help="folder of the packed sets")
     parser.add_argument("--shards", type=int, help="number of files; default: one per 256 MiB")
+    parser.add_argument("--right-disparity", action="store_true", help="also the right view's, which only the 'h' flip needs")
     args = parser.parse_args()
     try:
         from bridgedepth_jax.data.tfds import pack
     except ImportError as error:
         raise InputError(f"packing needs `pip install bridgedepth-jax[tfds]` ({error})") from error
     folder = pack(
-        args.name, args.root, args.out, args.shards, lambda done, total: print(f"shard {done} of {total}", file=sys.stderr)
+        args.name,
+        args.root,
+        args.out,
+        args.shards,
+        right_disparity=args.right_disparity,
+        progress=lambda done, total: print(f"shard {done} of {total}", file=sys.stderr),
     )
     print(folder)
 

@@ -38,6 +38,17 @@ def test_packed_and_raw_are_the_same(tree, tmp_path, name):
     assert raw.fingerprint == packed.fingerprint
 
 
+def test_right_view_disparity_on_request(tree, tmp_path):
+    pack("sceneflow", tree, tmp_path / "without")
+    with pytest.raises(InputError, match="right-view"):
+        PackedSource("sceneflow", tmp_path / "without", right_disparity=True)
+    with pytest.raises(InputError, match="right-view"):
+        pack("sceneflow", tree, tmp_path / "without", right_disparity=True)
+    pack("sceneflow", tree, tmp_path / "with", right_disparity=True)
+    assert PackedSource("sceneflow", tmp_path / "with", right_disparity=True)[0]["right_disparity"].mean() == 6
+    assert "right_disparity" not in PackedSource("sceneflow", tmp_path / "with")[0]
+
+
 def test_the_stored_bytes_are_the_files(tree, tmp_path):
     pack("falling_things", tree, tmp_path)
     pair, packed = find_pairs("falling_things", tree)[1], PackedSource("falling_things", tmp_path)
@@ -66,7 +77,7 @@ def test_interrupted_packing_leaves_nothing_that_looks_whole_and_resumes(tree, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pack("vkitti2", tree, tmp_path, 5, interrupt)
+        pack("vkitti2", tree, tmp_path, 5, progress=interrupt)
     with pytest.raises(InputError, match="no packed set vkitti2"):
         PackedSource("vkitti2", tmp_path)
     shards = sorted(tmp_path.rglob("*array_record-*"))
@@ -91,7 +102,7 @@ def test_an_interrupted_run_with_other_files_starts_anew(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pack("eth3d", raw, out, 2, interrupt)
+        pack("eth3d", raw, out, 2, progress=interrupt)
     for path in raw.rglob("delivery_area_1l/*"):
         path.rename(path.parent.with_name("zzz") / path.name) if path.parent.with_name("zzz").mkdir(
             exist_ok=True

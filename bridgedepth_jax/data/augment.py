@@ -244,7 +244,7 @@ def recolour(
     else:
         left, _ = jitter(left, probes[0], colours[0])
         right, probe = jitter(right, probes[1], colours[1])
-    return left, right, np.round(probe.mean((0, 1))).astype(np.uint8)
+    return left, right, np.round(cv2.mean(probe)[:3]).astype(np.uint8)
 
 
 def jitter(image: np.ndarray, probe: np.ndarray, colour: Colour) -> tuple[np.ndarray, np.ndarray]:
@@ -256,7 +256,7 @@ def jitter(image: np.ndarray, probe: np.ndarray, colour: Colour) -> tuple[np.nda
         if number == 0:
             matrix = _affine(colour.brightness * np.eye(3), 0)
         elif number == 1:
-            grey = float(np.round(probe.reshape(-1, 3).mean(0) @ GREY))
+            grey = float(np.round(np.array(cv2.mean(probe)[:3]) @ GREY))
             matrix = _affine(colour.contrast * np.eye(3), (1 - colour.contrast) * grey)
         else:
             matrix = _affine(colour.saturation * np.eye(3) + (1 - colour.saturation) * np.ones((3, 1)) * GREY, 0)

@@ -53,9 +53,9 @@ class Pair:
     right_disparity: Path | None = None
     calib: Path | None = None  # calib.txt of Middlebury, for metric depth
 
-    def files(self) -> dict[str, Path]:
+    def files(self, *, right_disparity: bool = False) -> dict[str, Path]:
         """Every file that reading the sample needs, by role; what a packed set stores."""
-        roles = ("left", "right", "disparity", "valid", "nonocc", "right_disparity")
+        roles = ("left", "right", "disparity", "valid", "nonocc", *(("right_disparity",) if right_disparity else ()))
         found = {role: path for role in roles if (path := getattr(self, role)) is not None}
         if self.disparity is not None and self.format is not None:
             for name in formats.files_beside(self.format, self.disparity.name):
@@ -68,7 +68,7 @@ def read_sample(pair: Pair, *, right_disparity: bool = False) -> Sample:
 
     right_disparity: also read the right view's disparity, which the 'h' flip needs.
     """
-    files = {role: path for role, path in pair.files().items() if right_disparity or role != "right_disparity"}
+    files = pair.files(right_disparity=right_disparity)
     return decode_sample(pair, {role: formats.read_bytes(path) for role, path in files.items()})
 
 

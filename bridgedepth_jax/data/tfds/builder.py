@@ -13,25 +13,23 @@ from bridgedepth_jax.data.registry import Pair, find_pairs, fingerprint
 
 SPLIT = "train"
 VERSION = "1.0.0"
-_FILES = (
-    "disparity",
-    "valid",
-    "nonocc",
-    "right_disparity",
-)  # roles of `Pair.files` with a field of the same name, beside images
+# Roles of `Pair.files` that have a field of their own, beside the images.
+_FILES = ("disparity", "valid", "nonocc", "right_disparity")
 
 
 class Stereo(tfds.core.GeneratorBasedBuilder):
     """`Stereo(set_name, root, data_dir=OUT).download_and_prepare()` writes a set; so does `packing.pack`, which resumes.
 
     left, right: images, stored as their original bytes. disparity, valid, nonocc, right_disparity, beside: the bytes of those
-    files, empty where the set has none. pair: JSON of names, kind, format and paths under the data directory.
+    files, empty where the set has none (right_disparity: only if asked for; the 'h' flip alone needs it). pair: JSON of
+    names, kind, format and paths under the data directory.
     """
 
     VERSION = tfds.core.Version(VERSION)
 
-    def __init__(self, set_name: str, root: str | Path, **kwargs: Any):
+    def __init__(self, set_name: str, root: str | Path, *, right_disparity: bool = False, **kwargs: Any):
         self.root = Path(root)
+        self.right_disparity = right_disparity
         self.pairs = find_pairs(set_name, root)
         self.fingerprint = fingerprint(self.pairs, root)
         kwargs.setdefault("file_format", "array_record")
@@ -54,7 +52,7 @@ class Stereo(tfds.core.GeneratorBasedBuilder):
         raise NotImplementedError  # `_split_generators` gives the examples
 
     def example(self, pair: Pair) -> dict[str, bytes | str]:
-        files = pair.files()
+        files = pair.files(right_disparity=self.right_disparity)
         paths = {role: self._shown(path) for role, path in files.items()}
         contents = {role: read_bytes(path) for role, path in files.items()}
         return {

@@ -19,6 +19,7 @@ from tensorflow_datasets.core.splits import SplitDict
 
 from bridgedepth_jax.data.registry import Pair, decode_sample
 from bridgedepth_jax.data.tfds.builder import SPLIT, Stereo, folder, packed_fingerprint, pair_of
+from bridgedepth_jax.data.tfds.packed import PackedSource
 from bridgedepth_jax.errors import InputError
 
 SHARD_BYTES = 256 * 2**20
@@ -30,23 +31,28 @@ def pack(
     root: str | Path,
     out: str | Path,
     shards: int | None = None,
+    *,
+    right_disparity: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Packs the data set `name` under `root` into out/stereo/<name>/1.0.0 and returns that folder.
 
     Every sample is decoded once on the way, so a broken file is an InputError here and not during training. Packing a set that
-    is whole already does nothing. shards: default one per 256 MiB. progress: called with (shards done, shards).
+    is whole already does nothing. shards: default one per 256 MiB. right_disparity: also the right view's, for the 'h' flip.
+    progress: called with (shards done, shards).
     """
     if shards is not None and shards < 1:
         raise InputError(f"shards {shards}, expected at least 1")
     final = Path(folder(str(out), name))
-    builder = Stereo(name, root, data_dir=str(out))
+    builder = Stereo(name, root, right_disparity=right_disparity, data_dir=str(out))
     if final.exists():
         if packed_fingerprint(tfds.builder_from_directory(str(final))) != builder.fingerprint:
             raise InputError(f"{final}: packed from other files than those under {root} now; remove it to pack these")
+        if right_disparity:
+            PackedSource(name, out, right_disparity=True)
         return final
     work = final.with_name(f".{final.name}.part")
-    count = _plan(work, builder.pairs, builder.fingerprint, shards)
+    count = _plan(work, builder, shards)
     template = tfds.core.ShardedFileTemplate(
         data_dir=epath.Path(work), dataset_name=builder.name, split=SPLIT, filetype_suffix="array_record"
     )
@@ -69,20 +75,22 @@ def pack(
     return final
 
 
-def _plan(work: Path, pairs: tuple[Pair, ...], fingerprint: str, shards: int | None) -> int:
-    """Number of shards: that of an earlier run with the same files and wish, whose shards then stay, or a new one."""
-    plan_file = work / "plan.json"
+def _plan(work: Path, builder: Stereo, shards: int | None) -> int:
+    """Number of shards: that of an earlier run with the same files and wishes, whose shards then stay, or a new one."""
+    pairs = builder.pairs
+    plan_file, content = work / "plan.json", {"fingerprint": builder.fingerprint, "right_disparity": builder.right_disparity}
     if plan_file.exists():
         plan = json.loads(plan_file.read_text())
-        if plan["fingerprint"] == fingerprint and shards in (None, plan["shards"]):
-            return plan["shards"]
+        count = plan.pop("shards")
+        if plan == content and shards in (None, count):
+            return count
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     some = pairs[:: max(len(pairs) // 16, 1)]
     size = sum(path.stat().st_size for pair in some for path in pair.files().values()) / len(some) * len(pairs)
     count = min(shards or max(math.ceil(size / SHARD_BYTES), 1), len(pairs))
     temporary = plan_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"fingerprint": fingerprint, "shards": count}))
+    temporary.write_text(json.dumps(content | {"shards": count}))
     temporary.replace(plan_file)
     return count
 

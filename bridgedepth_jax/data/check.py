@@ -1,0 +1,61 @@
+"""Whether a data set is there, whole and readable: what scripts/check_data.py prints."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from bridgedepth_jax.data.registry import DATASETS
+from bridgedepth_jax.data.sources import RawSource, open_source
+from bridgedepth_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Either `problem` says what is wrong, or the rest describes the set."""
+
+    problem: str = ""
+    broken: bool = False  # files are there, but not all or not readable
+    pairs: int = 0
+    complete: int | None = None  # pairs of the whole set
+    size: str = ""  # height x width
+    disparity: str = ""  # range of the valid ones
+    fingerprint: str = ""
+
+    @property
+    def usable(self) -> bool:
+        return not self.problem
+
+    def __str__(self) -> str:
+        if self.problem:
+            return ("BROKEN  " if self.broken else "absent  ") + self.problem
+        found = f"{self.pairs} of {self.complete} pairs" if self.complete not in (None, self.pairs) else f"{self.pairs} pairs"
+        return f"ok      {found}, {self.size}, {self.disparity}, fingerprint {self.fingerprint}"
+
+
+def check(name: str, root: str | Path, *, every_sample: bool = False) -> Report:
+    """Finds the files of a set, pairs them, and reads the first, middle and last sample, or all."""
+    try:
+        source = open_source(name, root)
+    except InputError as error:
+        found = DATASETS.get(name)
+        absent = found is None or not any(next(Path(root).glob(part.left), None) for part in found.sources)
+        return Report(str(error), broken=not absent)
+    count = len(source)
+    numbers = range(count) if every_sample and isinstance(source, RawSource) else sorted({0, count // 2, count - 1})
+    try:
+        samples = [_describe(source[number]) for number in numbers]
+    except InputError as error:
+        return Report(str(error), broken=True)
+    ranges = [limits for _, limits in samples if limits is not None]
+    disparity = "no disparity"
+    if ranges:
+        disparity = f"disparity {min(low for low, _ in ranges):.1f} to {max(high for _, high in ranges):.1f} px"
+    complete = DATASETS[name].pairs if name in DATASETS else None
+    return Report("", False, count, complete, samples[0][0], disparity, source.fingerprint)  # type: ignore[attr-defined]
+
+
+def _describe(sample) -> tuple[str, tuple[float, float] | None]:
+    height, width = sample["left"].shape[:2]
+    known = sample["disparity"][sample["valid"]]
+    return f"{height} x {width}", (float(np.min(known)), float(np.max(known))) if known.size else None
