@@ -30,6 +30,7 @@ from bridgedepth_jax.mono.depth_anything import DepthAnything
 
 Kind = Literal["bridgedepth", "depth-anything"]
 EXPECTED = "expected a folder written by `python -m convert`"
+ITEMS = ("params", "description")
 DIGESTS = "files.sha256"
 FORMAT = "bridgedepth_jax checkpoint, version 1"
 DTYPES = {
@@ -170,6 +171,10 @@ def _check_files(path: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"checkpoint {path}: {DIGESTS} is missing or damaged, {EXPECTED}") from error
     listed = [line.partition("  ")[::2] for line in lines]
+    present = {file.relative_to(path).as_posix() for item in ITEMS for file in (path / item).rglob("*") if file.is_file()}
+    unlisted = sorted(present - {name for _, name in listed})
+    if unlisted:
+        raise InputError(f"checkpoint {path}: file {unlisted[0]!r} is not listed in {DIGESTS}, {EXPECTED}")
     for (digest, name), found in zip(listed, _map(lambda row: _file_digest(path / row[1]), listed), strict=True):
         if found is None:
             raise InputError(f"checkpoint {path}: file {name!r} of {DIGESTS} is missing, {EXPECTED}")

@@ -166,7 +166,9 @@ def _storage(reference: Any) -> Storage:
     return Storage(STORAGES[storage.name], key, _count(count))
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_unused: Any) -> Tensor:
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, _gradient: Any, _hooks: Any, bits: Any = None) -> Tensor:
+    if bits:  # torch's lazy negation and conjugation: other numbers than the storage holds
+        raise Refused("a tensor with metadata is not allowed")
     if type(storage) is not Storage or len(shape) != len(strides):
         raise Refused("a tensor without storage or with a stride too few")
     return Tensor(storage, _count(offset), tuple(map(_count, shape)), tuple(map(_count, strides)))

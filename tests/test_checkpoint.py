@@ -92,7 +92,7 @@ def test_parameters_of_another_checkpoint(copy, tmp_path):
     save_checkpoint(tmp_path / "other", make(1))
     shutil.rmtree(copy / "params")
     shutil.copytree(tmp_path / "other/params", copy / "params")
-    with pytest.raises(InputError, match=r"file 'params/.* is (damaged|missing)"):
+    with pytest.raises(InputError, match=r"file 'params/.* is (damaged|missing|not listed)"):
         load_checkpoint(copy)
     sign(copy)
     with pytest.raises(InputError, match="parameter depth_head/projects_0/bias has sha256"):
@@ -118,6 +118,13 @@ def test_edited_description(copy):
     file.write_text(file.read_text().replace("depth-anything", "something"))
     sign(copy)
     with pytest.raises(InputError, match="kind 'something', expected"):
+        load_checkpoint(copy)
+
+
+def test_shortened_list_of_digests(copy):
+    lines = (copy / "files.sha256").read_text().splitlines(keepends=True)
+    (copy / "files.sha256").write_text("".join(lines[:-1]))
+    with pytest.raises(InputError, match=r"file 'params/.*' is not listed in files\.sha256"):
         load_checkpoint(copy)
 
 

@@ -212,6 +212,14 @@ def test_tensors_that_do_not_fit_their_storage(tmp_path, pickled, storages, mess
         read_pth(archive(tmp_path / "f.pth", pickled, storages))
 
 
+def test_lazily_negated_tensors_are_refused(tmp_path):
+    assert tensor().endswith(b")RtR.")
+    negated = tensor().removesuffix(b"tR.") + b"}X\x03\x00\x00\x00neg\x88stR."
+    with pytest.raises(InputError, match="a tensor with metadata is not allowed"):
+        read_pth(archive(tmp_path / "f.pth", negated, SIX))
+    assert read_pth(archive(tmp_path / "g.pth", tensor().removesuffix(b"tR.") + b"}tR.", SIX)).sum() == 15
+
+
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "f.pth"
     for content, message in (
