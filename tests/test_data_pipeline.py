@@ -13,6 +13,7 @@ import pytest
 from bridgedepth_jax.data import (
     AugmentConfig,
     DataConfig,
+    SyntheticOptions,
     find_pairs,
     make_eval_dataset,
     make_train_dataset,
@@ -76,6 +77,16 @@ def test_worker_processes_change_nothing(tree, workers):
         assert_equal(batch, dataset.batch(step))
     for step, batch in enumerate(take(dataset, 2, host=1, hosts=2, workers=workers)):
         assert_equal(batch, dataset.batch(step, host=1, hosts=2))
+
+
+def test_rendered_samples_mix_with_files(tree):
+    dataset = make_train_dataset(config(tree, train=(("synthetic", 1), ("things", 3)), synthetic=SyntheticOptions(size=3)))
+    assert dataset.epoch_length == 9
+    for step, batch in enumerate(take(dataset, 3, workers=1)):
+        assert_equal(batch, dataset.batch(step))
+        assert batch["left"].shape == (4, 32, 64, 3) and batch["valid"].any()
+    sample = make_eval_dataset("synthetic", tree, synthetic=SyntheticOptions(40, 72, 24, seed=1))[5]
+    assert sample["left"].shape == (40, 72, 3) and sample["disparity"].max() <= 24
 
 
 def test_step_1000_directly_equals_iterating(tree):

@@ -61,7 +61,16 @@ def test_nonoccluded_pixels_where_the_set_has_them(tree):
         ("_test", "2005", "2006", "2014", "2021"))}  # fmt: skip
     sample = read_sample(find_pairs("eth3d", tree)[0])
     assert not sample["nonocc"][:, :16].any() and sample["nonocc"][:, 16:].all() and sample["valid"][5].all()
-    assert find_pairs("middlebury_Q", tree)[0].calib.name == "calib.txt"
+
+
+def test_calibration_is_found_where_it_is_there(tmp_path):
+    miniature.build(tmp_path, "middlebury_Q", "kitti_2015_train", "kitti_2012_train")
+    assert find_pairs("middlebury_Q", tmp_path)[1].calib == tmp_path / "Middlebury/MiddEval3/trainingQ/Motorcycle/calib.txt"
+    for year, folder in ((2012, "calib"), (2015, "calib_cam_to_cam")):
+        path = tmp_path / f"KITTI/KITTI_{year}/training/{folder}/000001.txt"
+        path.parent.mkdir()
+        path.touch()
+        assert [pair.calib for pair in find_pairs(f"kitti_{year}_train", tmp_path)] == [path, None]
 
 
 def test_right_view_disparity_is_read_on_request(tree):

@@ -122,7 +122,11 @@ class TrainDataset:
         threads: int | None = None,
         prefetch: int | None = None,
     ) -> "BatchIterator":
-        """Batches of start_step, start_step + 1, ... without end; the three last default to the config's."""
+        """Batches of start_step, start_step + 1, ... without end; the three last default to the config's.
+
+        OpenCV's own threads are switched off in this process: samples are made in parallel already.
+        """
+        cv2.setNumThreads(1)
         self._positions(start_step, host, hosts)
         given = (workers, self.config.workers), (threads, self.config.threads), (prefetch, self.config.prefetch)
         workers, threads, prefetch = (default if value is None else value for value, default in given)

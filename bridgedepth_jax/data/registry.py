@@ -51,7 +51,7 @@ class Pair:
     valid: Path | None = None  # extra mask, nonzero is valid
     nonocc: Path | None = None  # mask (255) or disparity (> 0) of non-occluded pixels
     right_disparity: Path | None = None
-    calib: Path | None = None  # calib.txt of Middlebury, for metric depth
+    calib: Path | None = None  # of Middlebury or KITTI, where it is there, for metric depth
 
     def files(self, *, right_disparity: bool = False) -> dict[str, Path]:
         """Every file that reading the sample needs, by role; what a packed set stores."""
@@ -145,23 +145,23 @@ _KITTI_VAL = {
 }
 _KITTI_FRAMES = {2012: 194, 2015: 200}
 _KITTI_FOLDERS = {
-    2012: ("colored_0", "colored_1", "disp_occ", "disp_noc"),
-    2015: ("image_2", "image_3", "disp_occ_0", "disp_noc_0"),
+    2012: ("colored_0", "colored_1", "disp_occ", "disp_noc", "calib"),
+    2015: ("image_2", "image_3", "disp_occ_0", "disp_noc_0", "calib_cam_to_cam"),
 }
 
 
 def _kitti(year: int, split: str) -> Source:
     """A split of KITTI: train, val, trainval or test."""
-    left, right, disparity, nonocc = _KITTI_FOLDERS[year]
+    left, right, disparity, nonocc, calib = _KITTI_FOLDERS[year]
     folder = f"KITTI/KITTI_{year}/" + ("testing" if split == "test" else "training")
+    source = Source(f"{folder}/{left}/*_10.png", ((left, right),), calib=((rf"{left}/([^/]*)_10\.png$", rf"{calib}/\1.txt"),))
     if split == "test":
-        return Source(f"{folder}/{left}/*_10.png", ((left, right),))
+        return source
     everything, val = frozenset(range(_KITTI_FRAMES[year])), _KITTI_VAL[year]
     frames = {"train": everything - val, "val": val, "trainval": everything}[split]
-    return Source(
-        f"{folder}/{left}/*_10.png",
-        ((left, right),),
-        ((left, disparity),),
+    return dataclasses.replace(
+        source,
+        disparity=((left, disparity),),
         frames=frozenset(f"{frame:06d}_10.png" for frame in frames),
         nonocc=((left, nonocc),),
     )
