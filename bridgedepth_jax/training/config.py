@@ -63,14 +63,12 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """Evaluation, during training and by `evaluate.py`."""
+    """Evaluation during training, and by `evaluate.py`: each data set by the paper's protocol for it."""
 
-    every: int = 20_000  # steps; 0: only at the end
     datasets: tuple[str, ...] = ("things",)
-    thresholds: tuple[float, ...] = (1.0, 3.0)  # of bad-t, pixels; one for each data set, or for all of a single one
-    max_disp: float = 192.0  # pixels; ground truth from here on is left out
-    all_pixels: bool = False  # count pixels outside the reader's mask (Middlebury's occluded ones) too
-    limit: int = 0  # pairs of each data set; 0: all
+    every: int = 20_000  # steps; 0: only at the end
+    limit: int = 0  # pairs of each data set during training; 0: all
+    batch: int = 1  # images at once and process
 
 
 def build(cls: Any, tree: Any, where: str) -> Any:

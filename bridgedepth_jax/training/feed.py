@@ -1,0 +1,27 @@
+"""Batches on the devices. Batch `step` is a function of the step alone, so resuming needs nothing but its number."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from bridgedepth_jax.training.state import Batch
+
+Host = dict[str, np.ndarray]  # left, right, disparity, valid: this process's rows
+
+
+class Dataset(Protocol):
+    """What training reads; `bridgedepth_jax.data.TrainDataset` is one."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def iterate(self, start_step: int = 0, *, host: int = 0, hosts: int = 1) -> Iterator[Host]: ...
+
+
+def batches(dataset: Dataset, step: int, sharding: jax.sharding.Sharding) -> Iterator[tuple[Batch, Host]]:
+    """Batches from `step` on: over all devices, and this process's rows. The mesh keeps processes in order."""
+    for host in dataset.iterate(step, host=jax.process_index(), hosts=jax.process_count()):
+        arrays = {name: jax.make_array_from_process_local_data(sharding, values) for name, values in host.items()}
+        yield Batch(**arrays), host

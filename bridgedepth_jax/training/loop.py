@@ -1,0 +1,267 @@
+"""The training loop: resume, step, write down, save, and stop well (spec `training.md`; issue of exact resume).
+
+The next step is dispatched before the metrics of the last one are read, so the devices never wait for the host.
+"""
+
+import contextlib
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from bridgedepth_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.model import BridgeDepth
+from bridgedepth_jax.training import sharding
+from bridgedepth_jax.training.checkpoints import Checkpoints
+from bridgedepth_jax.training.experiment import Experiment
+from bridgedepth_jax.training.export import export, host_arrays
+from bridgedepth_jax.training.feed import Dataset, batches
+from bridgedepth_jax.training.records import Progress, Records, environment, memory
+from bridgedepth_jax.training.start import Start
+from bridgedepth_jax.training.state import TrainState, make_state, make_step, split
+from bridgedepth_jax.training.validation import Evaluate
+
+log = logging.getLogger(__name__)
+RESULT = ("model", "solver", "seed")  # parts of an experiment that a resumed run must share; the data has a fingerprint
+FREE = ("model.remat", "solver.accumulate", "solver.max_bad_steps")  # in them, but without a say in the result
+
+
+class TrainingFailed(RuntimeError):
+    """The run cannot go on, through no fault of its input; the message is one line."""
+
+
+def train(
+    experiment: Experiment,
+    workdir: Path,
+    data: Dataset,
+    start: Callable[[], Start],
+    evaluate: Evaluate | None = None,
+) -> str:
+    """Runs or continues the experiment in `workdir`; returns a word on how it ended.
+
+    `start` gives what a fresh run starts from; it is not called if the workdir has a checkpoint. Raises
+    InputError for a workdir of another experiment or one that cannot be written, TrainingFailed if the loss stays bad.
+    """
+    return _Run(experiment, workdir, data, start, evaluate).go()
+
+
+class _Run:
+    def __init__(self, experiment: Experiment, workdir: Path, data: Dataset, start: Any, evaluate: Evaluate | None) -> None:
+        self.experiment, self.workdir, self.data, self.evaluate = experiment, workdir.absolute(), data, evaluate
+        solver, run = experiment.solver, experiment.run
+        self.main = jax.process_index() == 0
+        self.mesh = sharding.make_mesh(run.fsdp)
+        rows = sharding.batch_sharding(self.mesh, solver.batch_size)
+        sharding.batch_sharding(self.mesh, solver.batch_size // solver.accumulate)
+        self._make_folder()
+        self.checkpoints = Checkpoints(self.workdir / "checkpoints", keep=run.keep, milestone_every=run.milestone_every)
+        self.state, self.frozen = self._restore() or self._fresh(start)
+        self.step = int(self.state.step)
+        self.rows = rows
+        self.records = Records(self.workdir, self.step) if self.main else None
+        self.progress = Progress(run.print_every, solver.max_iter)
+        self.advance = self._compile(rows)
+        self.clock = time.perf_counter()
+        self.profiling = False
+
+    def go(self) -> str:
+        solver, run = self.experiment.solver, self.experiment.run
+        if self.step >= solver.max_iter:
+            return self._finish(f"finished: all {solver.max_iter} steps are done")
+        self._describe_start()
+        pending = None
+        stream = batches(self.data, self.step, self.rows)
+        with _stop_request() as stop:
+            while self.step < solver.max_iter:
+                self._profile()
+                began = time.perf_counter()
+                batch, host = next(stream)
+                waited = time.perf_counter() - began
+                self.state, metrics, disparity = self.advance(self.state, self.frozen, batch)
+                if pending:
+                    self._report(*pending)
+                pending = (self.step, metrics, disparity, host, waited)
+                self.step += 1
+                stopping = stop(self.step)
+                if stopping or self._due(run.latest_every) or self._due(run.milestone_every):
+                    self._report(*pending)  # the log is never behind a checkpoint
+                    pending = None
+                    self.checkpoints.save(self.state, self._description())
+                if stopping:
+                    return self._finish(f"stopped by SIGTERM after step {self.step}, saved; the same command continues")
+                if self.evaluate and self.experiment.eval.every and self._due(self.experiment.eval.every):
+                    self._evaluate()
+            if pending:
+                self._report(*pending)
+        self.checkpoints.save(self.state, self._description())
+        self.checkpoints.wait()
+        if self.evaluate and not (self.experiment.eval.every and self.step % self.experiment.eval.every == 0):
+            self._evaluate()
+        export(self.workdir / "export", self.state.params, self.frozen, self.experiment, self.step)
+        return self._finish(f"finished after {self.step} steps")
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 and self.step < self.experiment.solver.max_iter
+
+    def _make_folder(self) -> None:
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            probe = self.workdir / f".write-test-{jax.process_index()}"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(f"--workdir {self.workdir} cannot be written: {error.strerror}") from error
+
+    def _fresh(self, start: Callable[[], Start]) -> tuple[TrainState, Any]:
+        begin, solver = start(), self.experiment.solver
+        trained, frozen = split(begin.params, solver)
+        self._save_frozen(frozen)
+        state = begin.state or make_state(jax.tree.map(np.asarray, trained), solver, self.experiment.seed)
+        return self._place(state), self._place(self._frozen(frozen))
+
+    def _restore(self) -> tuple[TrainState, Any] | None:
+        if not self.checkpoints.steps():
+            return None
+        found = self.checkpoints.restore(self._check_same, self.mesh)
+        if found is None:
+            return None
+        state = found[0]
+        if self.main:
+            log.info("continuing from step %d", int(state.step))
+        frozen = (
+            {} if self.experiment.solver.train_mono else {"mono": load_checkpoint(self.workdir / "mono", dtype=None).params}
+        )
+        return state, self._place(self._frozen(frozen))
+
+    def _check_same(self, description: dict[str, Any]) -> TrainState:
+        """Shapes of the state, if the description is of this experiment and this data."""
+        stored, mine = description["experiment"], self.experiment.to_dict()
+        different = [words for part in RESULT for words in _differences(stored[part], mine[part], part)]
+        if description["data"] != self.data.fingerprint:
+            different.append(f"data (fingerprint {description['data']} there, {self.data.fingerprint} now)")
+        if different:
+            raise InputError(
+                f"--workdir {self.workdir} holds another run, it differs in {different[0]}: take a new folder"
+                " (and --init to start from its weights)"
+            )
+        return self.experiment.abstract_state()
+
+    def _save_frozen(self, frozen: dict[str, Any]) -> None:
+        """Once per run: it never changes."""
+        if frozen and self.main:
+            mono = Checkpoint(
+                "depth-anything", host_arrays(frozen["mono"]), self.experiment.model.mono, {"source": "training run"}
+            )
+            save_checkpoint(self.workdir / "mono", mono, dtype=self.experiment.run.frozen_dtype)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("frozen parameters are saved")
+
+    def _frozen(self, frozen: Any) -> Any:
+        return jax.tree.map(lambda x: x.astype(self.experiment.run.frozen_dtype), frozen)
+
+    def _place(self, tree: Any) -> Any:
+        return jax.tree.map(
+            lambda leaf, where: jax.make_array_from_callback(leaf.shape, where, np.asarray(leaf).__getitem__),
+            tree, sharding.tree_shardings(tree, self.mesh),
+        )  # fmt: skip
+
+    def _compile(self, rows: jax.sharding.NamedSharding) -> Callable:
+        step = make_step(BridgeDepth(self.experiment.model), self.experiment.model, self.experiment.solver)
+        state = sharding.tree_shardings(self.state, self.mesh)
+        frozen = sharding.tree_shardings(self.frozen, self.mesh)
+        one = sharding.replicated(self.mesh)
+        return jax.jit(step, in_shardings=(state, frozen, rows), out_shardings=(state, one, rows), donate_argnums=0)
+
+    def _description(self) -> dict[str, Any]:
+        return {"experiment": self.experiment.to_dict(), "data": self.data.fingerprint}
+
+    def _report(self, step: int, metrics: dict, disparity: jax.Array, host: dict[str, np.ndarray], waited: float) -> None:
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        now = time.perf_counter()
+        seconds, self.clock = now - self.clock, now
+        skipped, in_row = int(values.pop("skipped")), int(values.pop("bad_in_row"))
+        if self.records:
+            speed = self.experiment.solver.batch_size / seconds
+            record = {"step": step, **values, "images_per_s": speed, "data_wait_s": waited, "skipped": skipped, **memory()}
+            self.records.step(record)
+            self.progress.step(record, skipped)
+            every = self.experiment.run.images_every
+            if every and step % every == 0:
+                shown = np.asarray(disparity.addressable_shards[0].data)[0]
+                self.records.picture(step, host["left"][0], shown, host["disparity"][0], host["valid"][0])
+        if in_row:
+            log.warning("step %d skipped: loss %s, gradient norm %s", step, values["loss"], values["grad_norm"])
+        if in_row >= self.experiment.solver.max_bad_steps:
+            path = self.workdir / f"bad_batch_{step}_process{jax.process_index()}.npz"
+            np.savez(path, **host)
+            raise TrainingFailed(
+                f"{in_row} steps in a row without a finite loss and gradient; the batch of step {step} is in {path}"
+            )
+
+    def _evaluate(self) -> None:
+        results = self.evaluate({**self.frozen, **self.state.params})
+        if self.records:
+            self.records.evaluation(self.step, results)
+            shown = {name: value for name, value in results.items() if name.endswith(("/epe", "/d1"))}
+            print(f"evaluation after step {self.step}: {', '.join(f'{k} {v:.4g}' for k, v in shown.items())}", flush=True)
+
+    def _profile(self) -> None:
+        at = self.experiment.run.profile_at
+        if at and self.step == at and self.main:
+            jax.profiler.start_trace(str(self.workdir / "profile"))
+            self.profiling = True
+        if at and self.step == at + 3 and self.profiling:
+            jax.block_until_ready(self.state)
+            jax.profiler.stop_trace()
+            self.profiling = False
+
+    def _describe_start(self) -> None:
+        if not self.main:
+            return
+        start = {"step": self.step, "experiment": self.experiment.to_dict(), "data": self.data.fingerprint, **environment()}
+        with (self.workdir / "run.jsonl").open("a") as file:
+            file.write(json.dumps(start) + "\n")
+        versions = ", ".join(f"{name} {version}" for name, version in start["versions"].items() if version)
+        print(
+            f"{len(start['devices'])} x {start['devices'][0]}, {start['processes']} process(es), git {start['git']}, {versions}"
+        )
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+        frozen = sum(leaf.size for leaf in jax.tree.leaves(self.frozen))
+        print(f"{size / 1e6:.1f} M parameters trained, {frozen / 1e6:.1f} M frozen; from step {self.step}", flush=True)
+
+    def _finish(self, word: str) -> str:
+        self.checkpoints.wait()
+        self.checkpoints.close()
+        if self.records:
+            self.records.close()
+        return word
+
+
+@contextlib.contextmanager
+def _stop_request() -> Iterator[Callable[[int], bool]]:
+    """Yields `stop(step)`: has SIGTERM come? All processes get the same answer for the same step."""
+    if jax.process_count() > 1:  # jax.distributed has its own handler and makes the processes agree on a step
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    asked = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield lambda step: asked.is_set()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _differences(stored: Any, mine: Any, where: str) -> list[str]:
+    if isinstance(stored, dict) and isinstance(mine, dict):
+        keys = sorted(stored.keys() | mine.keys())
+        return [name for key in keys for name in _differences(stored.get(key), mine.get(key), f"{where}.{key}")]
+    return [] if stored == mine or where in FREE else [f"{where} ({stored} there, {mine} now)"]

@@ -1,0 +1,83 @@
+"""What a fresh run starts from: weights by path or name, ImageNet weights for the stereo encoder, or nothing."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bridgedepth_jax.checkpoint import flatten, load_checkpoint, unflatten
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.model import init_params
+from bridgedepth_jax.training.experiment import Experiment
+from bridgedepth_jax.training.export import load_run
+from bridgedepth_jax.training.state import TrainState
+
+RANDOM = "random-mono"
+EXPECTED = f"a checkpoint folder, a published name, a --workdir of train.py, or {RANDOM}"
+
+
+class Start(NamedTuple):
+    params: dict[str, Any]  # of the whole network
+    state: TrainState | None = None  # with the optimiser and step to go on from
+
+
+def make_start(experiment: Experiment, init: str, imagenet: str = "") -> Start:
+    """Weights for a fresh run of `experiment`.
+
+    init: a checkpoint folder or published name (of BridgeDepth: all parameters; of Depth Anything V2: the monocular branch, the
+    rest as in spec section 8), a workdir of train.py, or random-mono. imagenet: a torchvision .pth for the stereo encoder.
+    Raises InputError for what is none of these or does not fit the model.
+    """
+    if not init:
+        raise InputError(f"no --init and none in the config, expected {EXPECTED}")
+    if (Path(init) / "checkpoints").is_dir():
+        return _from_run(experiment, Path(init))
+    ours = flatten(jax.device_get(init_params(experiment.model, jax.random.key(experiment.seed))))
+    if imagenet:
+        ours |= _imagenet(imagenet, experiment)
+    if init != RANDOM:
+        checkpoint = _load(init)
+        prefix = "mono/" if checkpoint.kind == "depth-anything" else ""
+        given = {prefix + name: value for name, value in flatten(checkpoint.params).items()}
+        expected = {name: value for name, value in ours.items() if name.startswith(prefix)}
+        ours |= merge(expected, given, strict=experiment.solver.strict_resume, source=f"--init {init}")
+    return Start(unflatten(ours))
+
+
+def merge(expected: dict[str, Any], given: dict[str, Any], *, strict: bool, source: str) -> dict[str, Any]:
+    """`given` where it fits `expected` (both flat). Strict: InputError lists what is missing, unused or of another shape."""
+    missing = sorted(expected.keys() - given.keys())
+    unused = sorted(given.keys() - expected.keys())
+    common = expected.keys() & given.keys()
+    wrong = sorted(name for name in common if given[name].shape != expected[name].shape)
+    if strict and (missing or unused or wrong):
+        lists = {"missing": missing, "unused": unused, "of another shape": wrong}
+        words = [f"{len(names)} {what} ({', '.join(names[:3])}, ...)" for what, names in lists.items() if names]
+        raise InputError(f"{source} does not fit the model: {'; '.join(words)}; solver.strict_resume=False takes what fits")
+    return {name: given[name] if name in given and name not in wrong else expected[name] for name in expected}
+
+
+def _from_run(experiment: Experiment, workdir: Path) -> Start:
+    other, state, frozen = load_run(workdir)
+    whole = {**frozen, **state.params}
+    if experiment.solver.no_resume_optimizer:
+        ours = flatten(jax.device_get(init_params(experiment.model, jax.random.key(experiment.seed))))
+        given = {name: np.asarray(value) for name, value in flatten(whole).items()}
+        return Start(unflatten(merge(ours, given, strict=experiment.solver.strict_resume, source=f"--init {workdir}")))
+    if other.model.replace(remat=False) != experiment.model.replace(remat=False):
+        raise InputError(f"--init {workdir}: its model differs, so its optimiser cannot go on; set solver.no_resume_optimizer")
+    return Start(whole, state)
+
+
+def _imagenet(path: str, experiment: Experiment) -> dict[str, Any]:
+    from convert.conversion import read_imagenet_backbone
+
+    backbone = read_imagenet_backbone(path, experiment.model)
+    return {f"stereo_encoder/backbone/{name}": value for name, value in flatten(backbone).items()}
+
+
+def _load(init: str) -> Any:
+    from bridgedepth_jax.published import resolve
+
+    return load_checkpoint(resolve(init))

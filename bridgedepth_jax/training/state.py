@@ -1,0 +1,123 @@
+"""The training state and one step of it, as a pure function of state, frozen parameters and batch."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from bridgedepth_jax.config import ModelConfig
+from bridgedepth_jax.training import losses, optimizer
+from bridgedepth_jax.training.config import SolverConfig
+from bridgedepth_jax.training.schedule import one_cycle
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes in a run; with the config and the data it decides every later step."""
+
+    step: Array  # int32, steps done, skipped ones included
+    params: Any  # trained parameters only
+    moments: Any  # of the optimiser
+    key: Array  # key data (uint32) of the seed; each step folds its number in
+    bad_in_row: Array  # int32, steps skipped since the last good one
+    skipped: Array  # int32, in all
+
+
+@flax.struct.dataclass
+class Batch:
+    left: Array  # (B, H, W, 3) RGB 0..255, uint8 or float
+    right: Array
+    disparity: Array  # (B, H, W) float32 pixels
+    valid: Array  # (B, H, W) bool
+
+
+def split(params: dict[str, Any], solver: SolverConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(trained, frozen) parts of the network's parameters."""
+    frozen = {} if solver.train_mono else {"mono": params["mono"]}
+    return {name: tree for name, tree in params.items() if name not in frozen}, frozen
+
+
+def make_state(trained: dict[str, Any], solver: SolverConfig, seed: int) -> TrainState:
+    return TrainState(
+        step=jnp.int32(0),
+        params=trained,
+        moments=optimizer.make_optimizer(solver).init(trained),
+        key=jax.random.key_data(jax.random.key(seed)),
+        bad_in_row=jnp.int32(0),
+        skipped=jnp.int32(0),
+    )
+
+
+Step = Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, Array], Array]]
+
+
+def make_step(network: Any, model: ModelConfig, solver: SolverConfig) -> Step:
+    """`step(state, frozen, batch) -> (state, metrics, disparity)`: `network` is a BridgeDepth, metrics are scalars,
+    disparity (B, H, W) is the prediction of the last layer.
+
+    A loss or gradient that is not finite leaves parameters and moments as they were.
+    """
+    update = optimizer.make_optimizer(solver)
+
+    def loss(trained: Any, frozen: Any, part: Batch, counts: losses.Counts, key: Array) -> tuple[Array, tuple]:
+        dtype = jax.tree.leaves(trained)[0].dtype
+        output = network.apply(
+            {"params": {**frozen, **trained}},
+            part.left.astype(dtype),
+            part.right.astype(dtype),
+            train=True,
+            train_mono=solver.train_mono,
+            rngs={"drop_path": key},
+        )
+        values = losses.losses(output, part.disparity, part.valid, model, solver, counts)
+        return losses.total(values, model, solver), (values, output.disparities[-1])
+
+    def gradients(state: TrainState, frozen: Any, batch: Batch) -> tuple[Any, dict[str, Array], Array]:
+        counts = losses.count(batch.disparity, batch.valid, model, solver)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+
+        def part_gradients(part: Batch, key: Array) -> tuple[Any, Array]:
+            value, gradient = jax.value_and_grad(loss, has_aux=True)(state.params, frozen, part, counts, key)
+            total, (values, disparity) = value
+            return (gradient, {"loss": total, **values}), disparity
+
+        if solver.accumulate == 1:
+            (gradient, values), disparity = part_gradients(batch, key)
+            return gradient, values, disparity
+
+        def add(sums: Any, part: tuple[Batch, Array]) -> tuple[Any, Array]:
+            new, disparity = part_gradients(*part)
+            return jax.tree.map(jnp.add, sums, new), disparity
+
+        # Part j takes samples j, j + parts, ...: each device holds some of every part, so none has to move.
+        parts = solver.accumulate
+        stacked = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+        stacked = (stacked, jax.random.split(key, parts))
+        shapes, _ = jax.eval_shape(part_gradients, *jax.tree.map(lambda x: x[0], stacked))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (gradient, values), disparity = lax.scan(add, zeros, stacked)
+        return gradient, values, disparity.swapaxes(0, 1).reshape(batch.disparity.shape)
+
+    def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, dict[str, Array], Array]:
+        gradient, values, disparity = gradients(state, frozen, batch)
+        gradient, norm = optimizer.clip(gradient, solver.grad_clip)
+        rate = one_cycle(state.step, solver.base_lr, solver.max_iter)
+        updates, moments = update.update(gradient, state.moments, state.params, rate=rate)
+        good = jnp.isfinite(values["loss"]) & jnp.isfinite(norm)
+        choose = functools.partial(jnp.where, good)
+        state = TrainState(
+            step=state.step + 1,
+            params=jax.tree.map(lambda p, u: choose(p + u, p), state.params, updates),
+            moments=jax.tree.map(choose, moments, state.moments),
+            key=state.key,
+            bad_in_row=choose(0, state.bad_in_row + 1),
+            skipped=state.skipped + choose(0, 1),
+        )
+        metrics = values | {"grad_norm": norm, "rate": rate, "bad_in_row": state.bad_in_row, "skipped": state.skipped}
+        return state, metrics, disparity
+
+    return step

@@ -1,0 +1,1 @@
+"""Experiments. Each file has `get_config()`; its docstring says how to run it and what to expect."""
