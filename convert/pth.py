@@ -159,21 +159,18 @@ def write_pth(path: str | os.PathLike, value: Any) -> None:
     path = Path(path)
     arrays: list[np.ndarray] = []
     pickle = b"\x80\x02" + _encode(value, arrays) + b"."
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as file:
-        _write_entry(file, f"{path.stem}/data.pkl", pickle)
-        _write_entry(file, f"{path.stem}/byteorder", b"little")
-        for key, array in enumerate(arrays):
-            data = np.ascontiguousarray(array).reshape(-1)
-            _write_entry(file, f"{path.stem}/data/{key}", data.view(np.uint8).data)
-        _write_entry(file, f"{path.stem}/version", b"3\n")
-
-
-def _write_entry(file: zipfile.ZipFile, name: str, data: Any) -> None:
-    info = zipfile.ZipInfo(name)
-    start = file.fp.tell() + 30 + len(name.encode()) + 4  # type: ignore[union-attr]
-    padding = -start % ALIGNMENT
-    info.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
-    file.writestr(info, data)
+    entries = [("data.pkl", pickle), ("byteorder", b"little")]
+    entries += [
+        (f"data/{key}", np.ascontiguousarray(array).reshape(-1).view(np.uint8).data) for key, array in enumerate(arrays)
+    ]
+    entries += [("version", b"3\n")]
+    with replacing(path) as temporary, temporary.open("wb") as stream, zipfile.ZipFile(stream, "w") as file:
+        for name, data in entries:
+            info = zipfile.ZipInfo(f"{path.stem}/{name}")
+            header = 30 + len(info.filename.encode()) + 4
+            padding = -(stream.tell() + header) % ALIGNMENT
+            info.extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding
+            file.writestr(info, data)
 
 
 def _encode(value: Any, arrays: list[np.ndarray]) -> bytes:
