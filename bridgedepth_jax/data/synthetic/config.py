@@ -40,12 +40,15 @@ class SyntheticConfig:
     highlight_shift: float = 4.0  # largest disparity error of a highlight
 
     # Photometry, the same in both views.
-    exposure: Range = (0.7, 1.3)  # factor
+    level: Range = (55.0, 170.0)  # mean grey level the exposure aims at
+    level_gain: Range = (0.6, 2.5)  # most it may darken or brighten for that
     gamma: Range = (0.75, 1.35)  # exponent
     tint: float = 0.08  # white balance, largest relative gain per channel
     haze: float = 0.15  # probability of a veil that grows with distance
     vignette: Range = (0.0, 0.35)  # loss in the corner
     blur: Range = (0.0, 0.9)  # sigma of the lens
+    sharpen: float = 0.3  # probability of a camera's sharpening
+    sharpening: Range = (0.2, 1.0)  # strength of the unsharp mask
     # Photometry, different between the views.
     asymmetry: float = 0.6  # probability of any of the following four
     view_exposure: float = 0.12  # largest relative difference
@@ -72,11 +75,12 @@ class SyntheticConfig:
             transparent=0.0,
             highlights=0.0,
             haze=0.0,
-            exposure=(1.0, 1.0),
+            level_gain=(1.0, 1.0),
             gamma=(1.0, 1.0),
             tint=0.0,
             vignette=(0.0, 0.0),
             blur=(0.0, 0.0),
+            sharpen=0.0,
             asymmetry=0.0,
             motion=0.0,
             noise=0.0,

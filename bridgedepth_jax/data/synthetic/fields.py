@@ -3,6 +3,7 @@
 Grey patterns get a fresh palette at every use; `FAMILIES` is the table to extend.
 """
 
+import colorsys
 import string
 
 import cv2
@@ -14,6 +15,9 @@ Rng = np.random.Generator
 def smooth_noise(rng: Rng, height: int, width: int, cells: float) -> np.ndarray:
     """float32 (height, width) in about 0..1: value noise with `cells` cells along the longer side."""
     step = max(height, width) / cells
+    if step > 24:  # smooth enough to draw small and enlarge
+        small = smooth_noise(rng, height // 4 + 1, width // 4 + 1, cells)
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     grid = rng.random((int(height / step) + 3, int(width / step) + 3), np.float32)
     scale = np.array([[1 / step, 0, 0.5 + rng.random()], [0, 1 / step, 0.5 + rng.random()]])
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
@@ -173,9 +177,8 @@ def natural_colour(rng: Rng) -> np.ndarray:
     """float32 (3,) 0..255 RGB: mostly muted, sometimes vivid, like the things in photographs."""
     hue = rng.uniform(0, 180) if rng.random() < 0.5 else rng.normal(18, 12) % 180
     saturation = 255 * (rng.beta(1.2, 4) if rng.random() < 0.75 else rng.beta(4, 2))
-    value = 255 * np.clip(rng.beta(1.8, 1.5), 0.05, 0.97)
-    pixel = np.array([[[hue, saturation, value]]], np.uint8)
-    return cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32)
+    value = 255 * min(max(rng.beta(1.8, 1.5), 0.05), 0.97)
+    return np.array(colorsys.hsv_to_rgb(hue / 180, saturation / 255, value), np.float32)
 
 
 def dead_leaves(rng: Rng, n: int, count: int | None = None) -> np.ndarray:

@@ -20,6 +20,10 @@ def degrade(rng: Rng, left: np.ndarray, right: np.ndarray, config: SyntheticConf
         read, shot = rng.uniform(*config.read_noise), rng.uniform(*config.shot_noise)
         smooth = rng.random() < 0.3
         views = [_noisy(rng, view, read, shot, smooth) for view in views]
+    if rng.random() < config.sharpen:
+        strength = rng.uniform(*config.sharpening)
+        soft = [cv2.GaussianBlur(view, (0, 0), 1.0) for view in views]
+        views = [cv2.addWeighted(view, 1 + strength, low, -strength, 0) for view, low in zip(views, soft, strict=True)]
     if rng.random() < config.jpeg:
         quality = int(rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1))
         views = [_compressed(view, quality) for view in views]
@@ -58,7 +62,8 @@ def _motion_kernel(length: float, angle: float) -> np.ndarray:
 
 def _exposed(rng: Rng, views: list[np.ndarray], config: SyntheticConfig) -> list[np.ndarray]:
     """Exposure, white balance, tone curve and vignetting: shared, and a difference between the views."""
-    gain = rng.uniform(*config.exposure) * (1 + config.tint * rng.uniform(-1, 1, 3))
+    mean = float(np.mean(cv2.mean(views[0])[:3])) + 1.0
+    gain = np.clip(rng.uniform(*config.level) / mean, *config.level_gain) * (1 + config.tint * rng.uniform(-1, 1, 3))
     gamma = rng.uniform(*config.gamma)
     corner = rng.uniform(*config.vignette) * (rng.random() < 0.4)
     different = float(rng.random() < config.asymmetry) * (3 if rng.random() < config.asymmetric_light else 1)

@@ -7,18 +7,20 @@ exact sub-pixel positions. Where layers overlap the larger disparity wins at eve
 """
 
 import dataclasses
+import math
 
 import cv2
 import numpy as np
 
 MASK_SCALE = 2  # mask samples per pixel
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+_LEVELS = 5
 _STRIP = 4  # a texture's level may change every so many pixels
 _RELIEF_STEP = 4  # the fixed point is iterated on every fourth pixel, then once on all
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 Plane = tuple[float, float, float]  # a, b, c of d = a x + b y + c
-Pyramid = list[np.ndarray]  # uint8 (h, w, 3), halved from level to level
+Pyramid = list[np.ndarray]  # uint8 (h, w, 3), halved from level to level; grows when a coarser level is first needed
 
 
 @dataclasses.dataclass
@@ -29,7 +31,8 @@ class Layer:
     texture: colours, finest level first.
     to_texture: (3, 3) homography from left pixels to texels of the finest level.
     box: left pixels the surface may cover; may reach outside the image.
-    mask: uint8 coverage over `box`, MASK_SCALE samples a pixel; None covers the whole box.
+    mask: uint8 coverage over `box`, MASK_SCALE samples a pixel; None covers the whole box, whose sides must then
+        be upright in the right view too (b = 0) or lie beyond the image.
     relief: float32 (box height, box width) pixels of disparity on top of the plane, smooth, |slope| well below 1.
     opacity: below 1 the surface lets the background through: its pixels are not valid and keep no single disparity.
     """
@@ -71,11 +74,10 @@ class Canvas:
         corners = [_evaluate(layer.plane, x, y) for x in (x0, x1 - 1) for y in (y0, y1 - 1)]
         spread = 0.0 if layer.relief is None else float(np.abs(layer.relief).max())
         left = max(x0, 0), top, min(x1, self.width), bottom
-        shifted = (x - d for x, d in zip((x0, x0, x1, x1), corners, strict=True))
-        reach = sorted(shifted)
-        right = max(int(reach[0] - spread) - 1, 0), top, min(int(reach[-1] + spread) + 2, self.width), bottom
+        reach = [x - d for x, d in zip((x0, x0, x1 - 1, x1 - 1), corners, strict=True)]
+        right = max(int(min(reach) - spread) - 1, 0), top, min(int(max(reach) + spread) + 2, self.width), bottom
         if layer.mask is None:
-            right = 0, top, self.width, bottom
+            right = max(int(np.ceil(max(reach[:2]))), 0), top, min(int(np.floor(min(reach[2:]))) + 1, self.width), bottom
         if left[0] < left[2] and top < bottom:
             covered = _composite(self.left, left, *_sample_left(layer, left), layer.opacity)
             if layer.opacity < 1:
@@ -124,7 +126,13 @@ def _sample_left(layer: Layer, box: Box):
         x0, y0 = layer.box[:2]
         disparity += layer.relief[box[1] - y0 : box[3] - y0, box[0] - x0 : box[2] - x0]
     colour = warp_texture(layer.texture, layer.to_texture, box)
-    return colour, None if layer.mask is None else _warp(layer.mask, _to_mask(layer), box), disparity
+    if layer.mask is None:
+        return colour, None, disparity
+    x0, y0 = layer.box[:2]
+    part = layer.mask[
+        (box[1] - y0) * MASK_SCALE : (box[3] - y0) * MASK_SCALE, (box[0] - x0) * MASK_SCALE : (box[2] - x0) * MASK_SCALE
+    ]
+    return colour, cv2.resize(part, (box[2] - box[0], box[3] - box[1]), interpolation=cv2.INTER_AREA), disparity
 
 
 def _sample_right(layer: Layer, box: Box):
@@ -180,7 +188,7 @@ def _solve_relief(layer: Layer, box: Box):
 
 def _remap_texture(layer: Layer, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     middle = (x[0, 0] + x[-1, -1]) / 2, (y[0, 0] + y[-1, -1]) / 2
-    level = int(_levels(layer.texture, layer.to_texture, *middle))
+    level = _level(layer.texture, layer.to_texture.tolist(), *map(float, middle))
     h = (_to_level(level) @ layer.to_texture).astype(np.float32)
     u, v = (h[i, 0] * x + h[i, 1] * y + h[i, 2] for i in range(2))
     if h[2, 0] or h[2, 1]:
@@ -194,17 +202,28 @@ def _to_level(level: int) -> np.ndarray:
     return np.array([[s, 0, 0.5 * s - 0.5], [0, s, 0.5 * s - 0.5], [0, 0, 1]])
 
 
-def _levels(texture: Pyramid, h: np.ndarray, x, y) -> np.ndarray:
-    """The pyramid level to sample at left pixels (x, y), from the density of texels there."""
-    u, v, q = (row[0] * x + row[1] * y + row[2] for row in h)
-    q = np.where(np.abs(q) < 1e-9, 1e-9, q)
-    ux, uy = (h[0, 0] - u / q * h[2, 0]) / q, (h[0, 1] - u / q * h[2, 1]) / q
-    vx, vy = (h[1, 0] - v / q * h[2, 0]) / q, (h[1, 1] - v / q * h[2, 1]) / q
+def _density(h: list[list[float]], x, y):
+    """Texels per pixel at left pixels (x, y), squared: between that of the longer direction and that of the area."""
+    (h00, h01, h02), (h10, h11, h12), (h20, h21, h22) = h
+    q = 1 / (h20 * x + h21 * y + h22)
+    u, v = (h00 * x + h01 * y + h02) * q, (h10 * x + h11 * y + h12) * q
+    ux, uy, vx, vy = (h00 - u * h20) * q, (h01 - u * h21) * q, (h10 - v * h20) * q, (h11 - v * h21) * q
     longest = ux * ux + uy * uy + vx * vx + vy * vy
-    area = np.abs(ux * vy - uy * vx)
-    # Squared density between that of the longer direction and that of the area: aliasing against blur.
-    squared = np.sqrt(longest * area) + 1e-12
-    return np.clip(0.5 * np.log2(squared) + 0.3, 0, len(texture) - 1).astype(int)
+    return (longest * abs(ux * vy - uy * vx)) ** 0.5 + 1e-12
+
+
+def _level(texture: Pyramid, h: list[list[float]], x: float, y: float) -> int:
+    """The pyramid level to sample at a left pixel; added to the texture if missing."""
+    return _grown(texture, int(0.5 * math.log2(_density(h, x, y)) + 0.3))
+
+
+def _grown(texture: Pyramid, level: int) -> int:
+    """The level nearest to `level` that the texture has once coarser ones have been added."""
+    level = max(0, min(level, _LEVELS, min(texture[0].shape[:2]).bit_length() - 4))
+    while len(texture) <= level:
+        height, width = texture[-1].shape[:2]
+        texture.append(cv2.resize(texture[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))
+    return level
 
 
 def warp_texture(texture: Pyramid, h: np.ndarray, box: Box) -> np.ndarray:
@@ -213,28 +232,31 @@ def warp_texture(texture: Pyramid, h: np.ndarray, box: Box) -> np.ndarray:
     A box whose texel density varies (a road) is drawn in strips across the steeper direction, each from one level.
     """
     x0, y0, x1, y1 = box
-    by_rows = abs(h[2, 1]) * (y1 - y0) >= abs(h[2, 0]) * (x1 - x0)
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    rows = h.tolist()
+    swing = abs(rows[2][0]) * (x1 - x0) + abs(rows[2][1]) * (y1 - y0)
+    if swing < 0.2 * abs(rows[2][0] * x + rows[2][1] * y + rows[2][2]):
+        level = _level(texture, rows, x, y)
+        return _warp(texture[level], _to_level(level) @ h if level else h, box, cv2.BORDER_REFLECT_101)
+    by_rows = abs(rows[2][1]) * (y1 - y0) >= abs(rows[2][0]) * (x1 - x0)
     start, end = (y0, y1) if by_rows else (x0, x1)
-    if len(texture) > 1 and (h[2, 0] or h[2, 1]):
-        at = np.arange(start, end, _STRIP)
-        middle = np.full(len(at), (x0 + x1) / 2 if by_rows else (y0 + y1) / 2)
-        levels = _levels(texture, h, *((middle, at) if by_rows else (at, middle)))
-        cuts = np.flatnonzero(np.diff(levels)) + 1
-        edges = [start, *at[cuts].tolist(), end]
-        levels = levels[[0, *cuts]].tolist()
-    else:
-        edges, levels = [start, end], [int(_levels(texture, h, (x0 + x1) / 2, (y0 + y1) / 2))]
+    at = np.arange(start, end, _STRIP) + 0.5
+    levels = 0.5 * np.log2(_density(rows, *((x, at) if by_rows else (at, y)))) + 0.3
+    levels = np.clip(levels, 0, _grown(texture, int(max(levels[0], levels[-1])))).astype(int)
+    cuts = (np.flatnonzero(np.diff(levels)) + 1).tolist()
+    edges = [start, *(start + _STRIP * k for k in cuts), end]
     parts = []
-    for low, high, level in zip(edges, edges[1:], levels, strict=False):
+    for low, high, k in zip(edges, edges[1:], (0, *cuts), strict=False):
         part = (x0, low, x1, high) if by_rows else (low, y0, high, y1)
-        parts.append(_warp(texture[level], _to_level(level) @ h, part, cv2.BORDER_REFLECT_101))
+        parts.append(_warp(texture[levels[k]], _to_level(levels[k]) @ h, part, cv2.BORDER_REFLECT_101))
     return parts[0] if len(parts) == 1 else np.concatenate(parts, 0 if by_rows else 1)
 
 
 def _warp(source: np.ndarray, h: np.ndarray, box: Box, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
     x0, y0, x1, y1 = box
-    shift = np.array([[1, 0, x0], [0, 1, y0], [0, 0, 1]])
-    return cv2.warpPerspective(source, h @ shift, (x1 - x0, y1 - y0), flags=_FLAGS, borderMode=border)
+    h = h.copy()
+    h[:, 2] += h[:, 0] * x0 + h[:, 1] * y0
+    return cv2.warpPerspective(source, h, (x1 - x0, y1 - y0), flags=_FLAGS, borderMode=border)
 
 
 def _composite(view: View, box: Box, colour: np.ndarray, mask: np.ndarray | None, disparity: np.ndarray, opacity: float):

@@ -13,7 +13,7 @@ from bridgedepth_jax.data.synthetic import fields, shapes
 from bridgedepth_jax.data.synthetic.config import SyntheticConfig
 from bridgedepth_jax.data.synthetic.fields import Rng, smooth_noise
 from bridgedepth_jax.data.synthetic.render import Box, Canvas, Layer, Plane, warp_texture
-from bridgedepth_jax.data.synthetic.textures import TextureBank, pyramid
+from bridgedepth_jax.data.synthetic.textures import TextureBank
 from bridgedepth_jax.data.synthetic.warp import random_disparity, warp_photo
 
 
@@ -68,14 +68,14 @@ def render(rng: Rng, canvas: Canvas, limit: float, bank: TextureBank, config: Sy
         far=near * rng.uniform(*config.far),
         focal=canvas.width * rng.uniform(*config.focal),
         cx=canvas.width * rng.uniform(0.2, 0.8),
-        cy=canvas.height * rng.uniform(0.2, 0.6),
+        cy=canvas.height * (rng.uniform(0.2, 0.6) if rng.random() < 0.7 else rng.uniform(-0.6, 0.9)),
         light=(rng.uniform(-0.7, 0.7), rng.uniform(-0.8, 0.2)),
     )
     names = [name for name, _ in config.layouts]
     weights = np.array([weight for _, weight in config.layouts], float)
     LAYOUTS[names[int(rng.choice(len(names), p=weights / weights.sum()))]](world)
     if rng.random() < config.shadows:
-        _shade(world, _soft_shadow(world), 0.0)
+        _shade(world, _soft_shadow(world))
     if rng.random() < config.highlights:
         _highlight(world)
     if rng.random() < config.transparent:
@@ -180,8 +180,8 @@ def photo(world: World) -> None:
     rng, canvas = world.rng, world.canvas
     width = world.everywhere()[2]
     picture = world.bank.any_photo(rng, world.height, width)
-    disparity = random_disparity(rng, world.height, width, world.far, world.near)
-    image, filled = warp_photo(picture, world.bank.any_photo(rng, world.height, width), disparity)
+    disparity = random_disparity(rng, picture, world.far, world.near)
+    image, filled = warp_photo(picture, disparity)
     canvas.left.image[:] = picture[:, : world.width]
     canvas.right.image[:] = image[:, : world.width]
     canvas.left.disparity[:] = disparity[:, : world.width]
@@ -198,12 +198,16 @@ LAYOUTS = {"room": room, "street": street, "tabletop": tabletop, "flying": flyin
 
 
 def _paint(world: World, layer: Layer | None) -> None:
-    if layer is None:
-        return
-    x0, y0, x1, y1 = layer.box
-    if x1 - x0 < 3 or y1 - y0 < 3 or x1 <= 0 or y1 <= 0 or y0 >= world.height:
-        return
-    world.canvas.paint(layer)
+    if layer is not None and _shown(world, layer.plane, layer.box):
+        world.canvas.paint(layer)
+
+
+def _shown(world: World, plane: Plane, box: Box) -> bool:
+    """Whether a box of the left view is large enough to paint and at least partly inside either view."""
+    x0, y0, x1, y1 = box
+    disparity = max(plane[0] * x0, plane[0] * x1) + max(plane[1] * y0, plane[1] * y1) + plane[2]
+    inside = x1 > 0 and y1 > 0 and y0 < world.height and x0 - disparity < world.width
+    return inside and x1 - x0 >= 4 and y1 - y0 >= 4
 
 
 def _count(world: World) -> int:
@@ -230,7 +234,7 @@ def _within(world: World, plane: Plane, box: Box) -> Plane:
     """The plane, flattened about the box's centre as far as needed to stay within 0..limit over the box."""
     a, b, c = plane
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    d = float(np.clip(a * x + b * y + c, 0.0, world.limit * 0.98))
+    d = min(max(a * x + b * y + c, 0.0), world.limit * 0.98)
     swing = abs(a) * (box[2] - box[0]) / 2 + abs(b) * (box[3] - box[1]) / 2
     room = min(d, world.limit * 0.985 - d)
     shrink = min(1.0, room / swing) if swing > 0 else 1.0
@@ -242,26 +246,27 @@ def _on_plane(world: World, plane: Plane, x: float, y: float, size: int, angle: 
     """Homography from left pixels to texels for a texture lying in a plane, anchored where it is seen at (x, y)."""
     rng, f, cx, cy = world.rng, world.focal, world.cx, world.cy
     a, b, c = plane
-    c_centred = c + a * cx + b * cy
-    normal = np.array([a, b, c_centred / f])
-    normal /= np.linalg.norm(normal) + 1e-12
-    along = np.cross(normal, (0, 1, 0)) if abs(normal[1]) < 0.9 else np.array([1.0, 0, 0])
-    along -= normal * (along @ normal)
-    along /= np.linalg.norm(along)
-    across = np.cross(normal, along)
+    along, across = _axes(a, b, (c + a * cx + b * cy) / f)
     angle = rng.choice((0.0, rng.uniform(0, 2 * np.pi))) if angle is None else angle
-    first, second = along * np.cos(angle) + across * np.sin(angle), across * np.cos(angle) - along * np.sin(angle)
     d = max(a * x + b * y + c, 0.05)
     density = d * rng.uniform(*world.config.texel)
-    centre = np.array([[1, 0, -cx], [0, 1, -cy], [0, 0, f]])
-    h = np.stack([density * first @ centre, density * second @ centre, np.array(plane)])
-    if np.abs(h[2]).max() < 1e-9:
-        return np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    cos, sin = density * np.cos(angle), density * np.sin(angle)
+    first, second = along * cos + across * sin, across * cos - along * sin
+    h = np.array([[e[0], e[1], e[2] * f - e[0] * cx - e[1] * cy] for e in (first, second)] + [plane])
     u, v, q = h @ (x, y, 1.0)
     offset = rng.uniform(0.2, 0.8, 2) * size
     h[0] += (offset[0] - u / q) * h[2]
     h[1] += (offset[1] - v / q) * h[2]
     return h / (np.abs(h[2]).max() + 1e-12)
+
+
+def _axes(nx: float, ny: float, nz: float) -> tuple[np.ndarray, np.ndarray]:
+    """Two unit vectors that span the plane of a normal: the first level, the second down the plane."""
+    length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
+    nx, ny, nz = nx / length, ny / length, nz / length
+    flat = np.hypot(nx, nz)
+    ax, az = (nz / flat, -nx / flat) if flat > 1e-6 else (1.0, 0.0)
+    return np.array([ax, 0.0, az]), np.array([ny * az, nz * ax - nx * az, -ny * ax])
 
 
 def _plain(world: World, plane: Plane, texture: np.ndarray) -> Layer:
@@ -274,7 +279,7 @@ def _plain(world: World, plane: Plane, texture: np.ndarray) -> Layer:
         h = _stretch(world, texture, box)
     else:
         h = _on_plane(world, plane, world.width / 2, world.height / 2, texture.shape[0])
-    return Layer(plane, pyramid(texture), h, box)
+    return Layer(plane, [texture], h, box)
 
 
 def _stretch(world: World, texture: np.ndarray, box: Box) -> np.ndarray:
@@ -331,10 +336,7 @@ def _wall(world: World, plane: Plane, family=None, top: float = -1e9) -> Layer:
     x = x1 if a > 0 else x0
     y = y1 if b > 0 else y0
     h = _on_plane(world, plane, float(np.clip(x, 0, world.width)), float(y), 512, 0.0)
-    full = None if box == world.everywhere() else shapes.fill(box[3] - box[1], box[2] - box[0], [])
-    if full is not None:
-        full[:] = 255
-    return Layer(plane, pyramid(texture), h, box, full)
+    return Layer(plane, [texture], h, box)
 
 
 def _floor(world: World, family=None) -> Layer:
@@ -347,8 +349,7 @@ def _floor(world: World, family=None) -> Layer:
     texture = _lit(world, world.bank.surface(world.rng, 512, family=family), 0.4)
     h = _on_plane(world, plane, world.width / 2, world.height - 1, 512, 0.0 if family else None)
     box = (box[0], min(top, box[3]), box[2], box[3])
-    mask = np.full(((box[3] - box[1]) * 2, (box[2] - box[0]) * 2), 255, np.uint8)
-    return Layer(plane, pyramid(texture), h, box, mask)
+    return Layer(plane, [texture], h, box)
 
 
 def _sky(world: World) -> np.ndarray:
@@ -371,15 +372,19 @@ def _standing(world: World, count: int, vehicles: float = 0.0) -> None:
     """Things with their feet on the ground (or hanging at random where there is none), far to near."""
     rng = world.rng
     lowest = max(world.far, 0.02 * world.near, 0.3)
-    depths = sorted(float(np.exp(rng.uniform(np.log(lowest), np.log(max(world.near, lowest * 1.1))))) for _ in range(count))
-    for d in depths:
+    depths = np.exp(rng.uniform(np.log(lowest), np.log(max(world.near, lowest * 1.1)), count))
+    places = []
+    for d in np.sort(depths).tolist():
         x = rng.uniform(-0.05, 1.05) * world.width + d / 2
         foot = world.cy + d / world.slope if world.slope else rng.uniform(0.4, 1) * world.height
-        scale = d * rng.uniform(0.3, 2.2) if rng.random() < 0.5 else world.height * rng.uniform(0.1, 0.7)
-        height = float(np.clip(scale, 6, 1.3 * world.height))
+        scale = d * rng.uniform(0.3, 2.0) if rng.random() < 0.4 else world.height * 10 ** rng.uniform(-1.2, -0.1)
+        height = float(np.clip(scale, 6, 0.9 * world.height))
         if rng.random() < 0.1:
             foot -= height * rng.uniform(0, 1)
-        _contact_shadow(world, d, x, foot, height)
+        places.append((d, x, foot, height))
+    if world.slope and rng.random() < world.config.shadows:
+        _shade(world, _contact_shadows(world, places))
+    for d, x, foot, height in places:
         draw = rng.random()
         if draw < vehicles:
             _vehicle(world, d, x, foot)
@@ -408,7 +413,7 @@ def _upright(world: World, d: float, x: float, width: float, height: float, foot
 
 def _free(world: World, d: float, x: float, y: float) -> Layer | None:
     rng = world.rng
-    size = world.height * 10 ** rng.uniform(-1.0, -0.05)
+    size = world.height * 10 ** rng.uniform(-1.2, -0.1)
     aspect = 10 ** rng.uniform(-0.35, 0.45)
     return _thing(world, _tilted(world, d, x, y, 0.4), _bounds(x, y, size * aspect, size / aspect))
 
@@ -417,13 +422,13 @@ def _thing(world: World, plane: Plane, box: Box) -> Layer | None:
     """A surface with a random outline; some are rounded."""
     rng = world.rng
     height, width = box[3] - box[1], box[2] - box[0]
-    if height < 4 or width < 4 or height > 4 * world.height or width > 4 * world.width:
-        return None
     plane = _within(world, plane, box)
+    if height > 4 * world.height or width > 4 * world.width or not _shown(world, plane, box):
+        return None
     thin = rng.random() < world.config.thin
     outline = (shapes.THIN if thin else shapes.SOLID)[int(rng.integers(len(shapes.THIN if thin else shapes.SOLID)))]
     mask = outline(rng, height, width)
-    size = 256 if max(height, width) > 90 else 128
+    size = _texture_size(box)
     if outline is shapes.foliage:
         texture = world.bank.surface(rng, size, family=fields.foliage)
     elif thin:
@@ -432,7 +437,7 @@ def _thing(world: World, plane: Plane, box: Box) -> Layer | None:
     else:
         texture = _lit(world, world.bank.surface(rng, size), 0.6)
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    layer = Layer(plane, pyramid(texture), _on_plane(world, plane, x, y, size), box, mask)
+    layer = Layer(plane, [texture], _on_plane(world, plane, x, y, size), box, mask)
     if thin and texture.shape[0] == 64:
         layer.to_texture = np.array(
             [[60 / width, 0, 2 - box[0] * 60 / width], [0, 60 / height, 2 - box[1] * 60 / height], [0, 0, 1]]
@@ -440,6 +445,11 @@ def _thing(world: World, plane: Plane, box: Box) -> Layer | None:
     elif not thin and min(height, width) >= 12 and rng.random() < 0.45:
         _round(world, layer)
     return layer
+
+
+def _texture_size(box: Box) -> int:
+    longest = max(box[2] - box[0], box[3] - box[1])
+    return 256 if longest > 110 else 128 if longest > 50 else 64
 
 
 def _round(world: World, layer: Layer) -> None:
@@ -470,7 +480,7 @@ def _round(world: World, layer: Layer) -> None:
     flat = warp_texture(layer.texture, layer.to_texture @ scale, (0, 0, n, n))
     shade = cv2.resize((light * 230).astype(np.uint8), (n, n), interpolation=cv2.INTER_LINEAR)
     flat = cv2.multiply(flat, cv2.merge([shade] * 3), scale=1 / 230)
-    layer.texture, layer.to_texture = pyramid(flat), np.linalg.inv(scale)
+    layer.texture, layer.to_texture = [flat], np.linalg.inv(scale)
 
 
 def _panel(world: World, d: float) -> Layer:
@@ -481,7 +491,7 @@ def _panel(world: World, d: float) -> Layer:
     plane = _within(world, (0.0, 0.0, d), box)
     mask = (shapes.rectangle if rng.random() < 0.7 else shapes.frame)(rng, box[3] - box[1], box[2] - box[0])
     texture = world.bank.surface(rng, 256)
-    return Layer(plane, pyramid(texture), _on_plane(world, plane, x, y, 256, 0.0), box, mask)
+    return Layer(plane, [texture], _on_plane(world, plane, x, y, 256, 0.0), box, mask)
 
 
 def _plant(world: World, d: float, x: float | None = None, foot: float | None = None, size: float | None = None) -> None:
@@ -492,20 +502,21 @@ def _plant(world: World, d: float, x: float | None = None, foot: float | None = 
     foot = world.height * rng.uniform(0.6, 1.1) if foot is None else foot
     colour = fields.natural_colour(rng)
     texture = world.bank.surface(rng, 128) if rng.random() < 0.5 else np.full((64, 64, 3), colour, np.uint8)
-    blades = []
-    for _ in range(int(rng.integers(4, 14))):
+    leaves = []
+    for _ in range(int(rng.integers(2, 7))):  # bunches that share a plane
         height, width = size * rng.uniform(0.5, 1), size * rng.uniform(0.5, 1.6)
         box = _bounds(x, foot - height / 2, width, height)
-        a, b = rng.normal(0, 0.2, 2) * d / world.width * 2
-        plane = _within(world, (float(a), float(b), float(d - a * x - b * foot)), box)
-        if box[3] - box[1] < 8 or box[2] - box[0] < 8:
+        a, b = (rng.normal(0, 0.2, 2) * d / world.width * 2).tolist()
+        plane = _within(world, (a, b, d - a * x - b * foot), box)
+        height, width = box[3] - box[1], box[2] - box[0]
+        if not _shown(world, plane, box):
             continue
-        mask = shapes.blade(rng, box[3] - box[1], box[2] - box[0])
+        mask = shapes.blades(rng, height, width, int(rng.integers(1, 5)))
         lit = _lit(world, texture, 0.7)
         n = lit.shape[0]
         h = np.array([[n / width, 0, -box[0] * n / width], [0, n / height, -box[1] * n / height], [0, 0, 1]])
-        blades.append(Layer(plane, pyramid(lit), h, box, mask))
-    for layer in sorted(blades, key=Layer.centre_disparity):
+        leaves.append(Layer(plane, [lit], h, box, mask))
+    for layer in sorted(leaves, key=Layer.centre_disparity):
         _paint(world, layer)
 
 
@@ -515,13 +526,13 @@ _FACES = ((0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (0, 2, 6, 4), 
 def _box(world: World, d: float, x: float, y: float, yaw: float, pitch: float, size: float | None = None) -> None:
     """A cuboid whose centre is seen at (x, y) with disparity d; its front faces are painted."""
     rng, f = world.rng, world.focal
-    size = world.height * 10 ** rng.uniform(-0.9, -0.25) if size is None else size
+    size = world.height * 10 ** rng.uniform(-1.0, -0.35) if size is None else 0.7 * size
     half = np.array([10 ** rng.uniform(-0.3, 0.2), 1.0, 10 ** rng.uniform(-0.3, 0.2)]) * size / 2 / d
     corners = np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)]) * half
     turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
     tip = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
     centre = np.array([x - world.cx, y - world.cy, f]) / d
-    _cuboid(world, corners @ (tip @ turn).T + centre, world.bank.surface(rng, 256))
+    _cuboid(world, corners @ (tip @ turn).T + centre, world.bank.surface(rng, 256 if size > 70 else 128))
 
 
 def _cuboid(world: World, points: np.ndarray, texture: np.ndarray) -> None:
@@ -534,7 +545,7 @@ def _cuboid(world: World, points: np.ndarray, texture: np.ndarray) -> None:
     middle = points.mean(0)
     for face in _FACES:
         p = points[list(face)]
-        normal = np.cross(p[1] - p[0], p[2] - p[0])
+        normal = _cross((p[1] - p[0]).tolist(), (p[2] - p[0]).tolist())
         normal *= np.sign(normal @ (p[0] - middle))
         if normal @ p[0] >= 0:  # turned away
             continue
@@ -550,21 +561,24 @@ def _cuboid(world: World, points: np.ndarray, texture: np.ndarray) -> None:
         mask = shapes.fill(high[1] - low[1], high[0] - low[0], [outline - low])
         facing = -normal / np.linalg.norm(normal)
         shade = np.clip(0.75 + 0.35 * (facing @ (world.light[0], world.light[1], 0.3)), 0.35, 1.0)
-        image = texture if same else world.bank.surface(rng, 256)
+        image = texture if same else world.bank.surface(rng, texture.shape[0])
         image = cv2.convertScaleAbs(_lit(world, image, 0.3), alpha=float(shade))
         n = image.shape[0]
         span = rng.uniform(0.4, 1.0) * n
         target = np.array([[0, 0], [span, 0], [span, span], [0, span]], np.float32)
         h = cv2.getPerspectiveTransform(outline.astype(np.float32), target)
         box = int(low[0]), int(low[1]), int(high[0]), int(high[1])
-        _paint(world, Layer(plane, pyramid(image), h, box, mask))
+        _paint(world, Layer(plane, [image], h, box, mask))
+
+
+def _cross(a: list[float], b: list[float]) -> np.ndarray:
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
 
 
 def _vehicle(world: World, d: float, x: float, foot: float) -> None:
     """A body and a cabin of shiny flat colour, dark windows and wheels."""
     rng, f = world.rng, world.focal
-    size = d * rng.uniform(0.7, 1.6) * world.height / max(world.near, 1)
-    size = max(size, 5.0)
+    size = max(d / world.near * rng.uniform(0.3, 0.7) * world.height, 5.0)
     yaw = rng.choice((0.0, np.pi / 2, rng.uniform(0, 6.3)))
     colour = np.full((64, 64, 3), fields.natural_colour(rng), np.uint8)
     turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
@@ -579,18 +593,16 @@ def _vehicle(world: World, d: float, x: float, foot: float) -> None:
 # Light
 
 
-def _contact_shadow(world: World, d: float, x: float, foot: float, height: float) -> None:
-    if world.rng.random() > 0.5 or not world.slope or foot > world.height * 1.2:
-        return
+def _contact_shadows(world: World, places) -> np.ndarray:
+    """uint8 over left pixels / 4: dark patches where things (disparity, x, foot row, height) stand on the ground."""
+    rng = world.rng
     shade = np.full((world.height // 4, world.everywhere()[2] // 4), 255, np.uint8)
-    centre = (int((x + world.light[0] * height * 0.3) / 4), int(foot / 4))
-    axes = (max(1, int(height * world.rng.uniform(0.2, 0.6) / 4)), max(1, int(height * world.rng.uniform(0.03, 0.12) / 4)))
-    cv2.ellipse(shade, centre, axes, 0, 0, 360, int(world.rng.uniform(70, 190)), -1, cv2.LINE_AA)
-    reach = 3 * max(axes) + 6
-    part = slice(max(centre[1] - reach, 0), centre[1] + reach), slice(max(centre[0] - reach, 0), centre[0] + reach)
-    if shade[part].size:
-        shade[part] = cv2.blur(shade[part], (5, 5))
-        _shade(world, shade, 0.0)
+    dark, slant, flat = rng.uniform(70, 180), world.light[0] * 0.3, rng.uniform(0.03, 0.12)
+    for _, x, foot, height in places:
+        centre = (x + slant * height) / 4, foot / 4
+        axes = height * rng.uniform(0.3, 0.9) / 4, max(1.0, height * flat / 2)
+        cv2.ellipse(shade, (centre, axes, 0), dark, -1, cv2.LINE_AA)
+    return cv2.blur(shade, (5, 5))
 
 
 def _soft_shadow(world: World) -> np.ndarray:
@@ -610,13 +622,10 @@ def _lookup(field: np.ndarray, x: np.ndarray, height: int) -> np.ndarray:
     return cv2.remap(field, (x + 0.5) / 4 - 0.5, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _shade(world: World, field: np.ndarray, shift: float) -> None:
+def _shade(world: World, field: np.ndarray) -> None:
     """Multiplies both views by a light field that lies on the surfaces painted so far."""
     columns = np.broadcast_to(np.arange(world.width, dtype=np.float32)[None], (world.height, world.width))
-    for view, x in (
-        (world.canvas.left, columns),
-        (world.canvas.right, columns + world.canvas.right.disparity + np.float32(shift)),
-    ):
+    for view, x in ((world.canvas.left, columns), (world.canvas.right, columns + world.canvas.right.disparity)):
         light = _lookup(field, x, world.height)
         view.image[:] = cv2.multiply(view.image, cv2.merge([light] * 3), scale=1 / 255)
 
@@ -625,11 +634,11 @@ def _highlight(world: World) -> None:
     """Bright spots that sit at another depth than the surface they are seen on."""
     rng = world.rng
     field = np.zeros((world.height // 4, world.everywhere()[2] // 4), np.uint8)
-    for _ in range(int(rng.integers(1, 5))):
+    for _ in range(int(rng.integers(1, 9))):
         centre = tuple(int(v) for v in rng.uniform(0, 1, 2) * field.shape[::-1])
-        axes = tuple(int(v) for v in rng.uniform(0.01, 0.12, 2) * field.shape[1] + 1)
-        cv2.ellipse(field, centre, axes, rng.uniform(0, 180), 0, 360, int(rng.uniform(30, 160)), -1, cv2.LINE_AA)
-    field = cv2.GaussianBlur(field, (0, 0), rng.uniform(1, 6))
+        axes = tuple(int(v) for v in 10 ** rng.uniform(-2.3, -1.2, 2) * field.shape[1] + 1)
+        cv2.ellipse(field, centre, axes, rng.uniform(0, 180), 0, 360, int(rng.uniform(30, 200)), -1, cv2.LINE_AA)
+    field = cv2.GaussianBlur(field, (0, 0), rng.uniform(0.7, 3))
     columns = np.broadcast_to(np.arange(world.width, dtype=np.float32)[None], (world.height, world.width))
     shift = np.float32(rng.uniform(-1, 1) * world.config.highlight_shift)
     for view, x in ((world.canvas.left, columns), (world.canvas.right, columns + world.canvas.right.disparity + shift)):
@@ -651,7 +660,7 @@ def _pane(world: World) -> None:
     mask = shapes.rectangle(rng, box[3] - box[1], box[2] - box[0])
     texture = world.bank.surface(rng, 256)
     h = _on_plane(world, plane, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, 256)
-    _paint(world, Layer(plane, pyramid(texture), h, box, mask, opacity=float(rng.uniform(0.15, 0.5))))
+    _paint(world, Layer(plane, [texture], h, box, mask, opacity=float(rng.uniform(0.15, 0.5))))
 
 
 def _veil(world: World) -> None:

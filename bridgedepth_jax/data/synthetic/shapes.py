@@ -209,18 +209,22 @@ def figure(rng: Rng, height: int, width: int) -> np.ndarray:
     return mask
 
 
-def blade(rng: Rng, height: int, width: int) -> np.ndarray:
-    """One tapering leaf from the middle of the bottom to a random place at the top or sides."""
+def blades(rng: Rng, height: int, width: int, count: int) -> np.ndarray:
+    """Tapering leaves from the middle of the bottom to random places at the top or sides."""
+    return fill(height, width, [_blade(rng, height, width) for _ in range(count)])
+
+
+def _blade(rng: Rng, height: int, width: int) -> np.ndarray:
     t = np.linspace(0, 1, 20)[:, None]
     foot = np.array([width / 2, height - 1.0])
     tip = np.array([rng.uniform(0.02, 0.98) * width, rng.uniform(0.01, 0.6) * height])
     bend = (foot + tip) / 2 + rng.normal(0, 0.15, 2) * (width, height) + (0, -0.1 * height)
     spine = (1 - t) ** 2 * foot + 2 * t * (1 - t) * bend + t**2 * tip
-    along = np.gradient(spine, axis=0)
-    normal = np.stack([-along[:, 1], along[:, 0]], 1) / (np.linalg.norm(along, axis=1, keepdims=True) + 1e-6)
+    along = 2 * (1 - t) * (bend - foot) + 2 * t * (tip - bend)
+    normal = np.stack([-along[:, 1], along[:, 0]], 1) / (np.sqrt((along**2).sum(1, keepdims=True)) + 1e-6)
     thick = rng.uniform(0.02, 0.07) * (height + width) / 2 + 1
-    half = thick * (1 - t) ** rng.uniform(0.5, 0.9) * (0.6 + 0.8 * np.sin(np.pi * np.clip(t * 0.8 + 0.1, 0, 1)))
-    return fill(height, width, [np.concatenate([spine + half * normal, (spine - half * normal)[::-1]])])
+    half = thick * (1 - t) ** rng.uniform(0.5, 0.9) * (0.6 + 0.8 * np.sin(np.pi * (t * 0.8 + 0.1)))
+    return np.concatenate([spine + half * normal, (spine - half * normal)[::-1]])
 
 
 SOLID = (ellipse, rectangle, rectangle, polygon, polygon, blob, blob, islands, figure)

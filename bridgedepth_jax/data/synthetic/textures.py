@@ -192,11 +192,3 @@ def recolour(rng: Rng, image: np.ndarray) -> np.ndarray:
     lift = rng.uniform(-20, 40)
     table = np.arange(256)[:, None] * gain + lift
     return cv2.LUT(np.ascontiguousarray(image), table.clip(0, 255).astype(np.uint8)[None].reshape(256, 1, 3))
-
-
-def pyramid(image: np.ndarray, levels: int = 5) -> list[np.ndarray]:
-    """The image and its halvings."""
-    out = [image]
-    while len(out) < levels and min(out[-1].shape[:2]) >= 16:
-        out.append(cv2.resize(out[-1], (out[-1].shape[1] // 2, out[-1].shape[0] // 2), interpolation=cv2.INTER_AREA))
-    return out
