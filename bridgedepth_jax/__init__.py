@@ -3,6 +3,7 @@
 import importlib
 
 _LAZY = {
+    "DepthPredictor": "bridgedepth_jax.depth_predictor",
     "ModelConfig": "bridgedepth_jax.config",
     "BridgeDepth": "bridgedepth_jax.model",
     "StereoOutput": "bridgedepth_jax.model",

@@ -12,7 +12,7 @@ from bridgedepth_jax.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.data.formats import read_disparity, read_pfm, write_png
 from bridgedepth_jax.geometry import Calibration
 from bridgedepth_jax.inference import outputs, run, video
-from bridgedepth_jax.predictor import Predictor
+from bridgedepth_jax.predictor import Prediction, Predictor
 from bridgedepth_jax.visualize import colorize
 
 CALIB = "cam0=[100 0 45; 0 100 30; 0 0 1]\ndoffs=2.5\nbaseline=200\nwidth={width}\nheight={height}\n"
@@ -80,6 +80,17 @@ def test_every_output_of_a_pair(checkpoint, predictor, scene):
     header = (out / "0_cloud.ply").read_bytes().split(b"end_header")[0].decode()
     count = ((depth <= 1) & ~expected.occluded).sum()
     assert 0 < count < depth.size and f"element vertex {count}\n" in header
+
+
+def test_kitti_png_says_what_it_clips(tmp_path, capsys):
+    disparity = np.full((4, 5), 300, np.float32)
+    disparity[0] = 0
+    result = outputs.Result("name", np.zeros((4, 5, 3), np.uint8), Prediction(disparity, np.ones_like(disparity)))
+    (path,) = outputs.save(tmp_path, result, ["disparity-png"])
+    back, valid = read_disparity(path, "kitti")
+    np.testing.assert_array_equal(back, np.where(disparity, np.float32(65535 / 256), np.float32(1 / 256)))
+    assert valid.all()
+    assert "name: 15 pixels above 256.00 px" in capsys.readouterr().err
 
 
 def test_folders_in_batches_of_equal_size(checkpoint, predictor, scene, capsys):

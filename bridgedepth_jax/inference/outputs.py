@@ -1,10 +1,12 @@
 """What `scripts/infer.py` writes for a pair: one row of `OUTPUTS` for each value of `--save`."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from bridgedepth_jax.data.formats import write_kitti_png, write_pfm, write_png
 from bridgedepth_jax.errors import InputError
@@ -32,7 +34,15 @@ def _disparity(path: Path, result: Result) -> None:
     write_pfm(path, result.prediction.disparity)
 
 
+def _disparity_npy(path: Path, result: Result) -> None:
+    write_npy(path, result.prediction.disparity)
+
+
 def _disparity_png(path: Path, result: Result) -> None:
+    above = int((result.prediction.disparity > KITTI_LIMIT).sum())
+    if above:
+        text = f"{result.name}: {above} pixels above {KITTI_LIMIT:.2f} px, the most that KITTI's format holds, are clipped in {path.name}"
+        tqdm.write(text, file=sys.stderr)
     # 0 would read back as "no disparity", so the smallest value is 1/256 px.
     write_kitti_png(path, np.clip(result.prediction.disparity, 1 / 256, KITTI_LIMIT))
 
@@ -72,6 +82,7 @@ class Output:
 
 OUTPUTS = {
     "disparity": Output("disparity.pfm", _disparity),  # float32 pixels
+    "disparity-npy": Output("disparity.npy", _disparity_npy),  # float32 pixels
     "disparity-png": Output("disparity.png", _disparity_png),  # KITTI: uint16, pixels times 256
     "color": Output("color.png", _color),  # Turbo
     "confidence": Output("confidence.png", _confidence),  # uint16, probability times 65535
