@@ -49,7 +49,7 @@ def main() -> None:
             raise InputError(f"--{name} {getattr(args, name)}, expected 0 or more")
     protocols, root = read_config(args.config)
     if args.datasets:
-        protocols = choose(protocols, [_absolute(name) for name in args.datasets.split(",") if name])
+        protocols = choose(protocols, [name for name in args.datasets.split(",") if name])
     options = dict(batch=args.batch, bucket=args.bucket, workers=args.workers)
     if args.method == "sgbm":
         method, evaluator = (
@@ -79,6 +79,7 @@ def load_method(checkpoint: str | None, dtype: str | None) -> tuple[Method, Mode
 
 
 def report(result: dict, out: str) -> None:
+    print(f"padding: {result['settings']['padding']}")
     for name, entry in result["datasets"].items():
         means = entry["protocols"].get("paper", {})
         metrics = ["epe", *(f"bad-{t:g}" for t in entry["protocol"]["thresholds"]), "d1"]
@@ -87,12 +88,6 @@ def report(result: dict, out: str) -> None:
         for image, problem in entry["problems"].items():
             print(f"  left out: {image}: {problem}")
     print(f"written to {out}: results.md, results.json, images.csv")
-
-
-def _absolute(name: str) -> str:
-    """custom:FILE relative to here, not to the data directory, if it is here."""
-    kind, colon, path = name.partition(":")
-    return f"{kind}:{Path(path).absolute()}" if kind == "custom" and colon and Path(path).is_file() else name
 
 
 if __name__ == "__main__":

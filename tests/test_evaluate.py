@@ -5,6 +5,7 @@ import functools
 import json
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +14,15 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from miniature import build
+from miniature import build, views
 
 from bridgedepth_jax.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.config import BackboneConfig, ModelConfig, MonoConfig, NMPConfig, ProposalConfig
+from bridgedepth_jax.data.registry import Pair, find_pairs
 from bridgedepth_jax.evaluation.benchmark import default_protocol, match_sgbm, periodic, protocols_of
+from bridgedepth_jax.evaluation.protocol import Protocol
 from bridgedepth_jax.evaluation.quoted import QUOTED
-from bridgedepth_jax.evaluation.runner import Evaluator, Prediction
+from bridgedepth_jax.evaluation.runner import Evaluator, Prediction, network
 from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
 
 ROOT = Path(__file__).parent.parent
@@ -181,9 +184,58 @@ def test_a_network_runs_end_to_end(monkeypatch, workspace, checkpoint):
     assert {"prop_epe", "prop_recall_3", "prop_recall_8", "depth_delta1", "a99"} <= set(paper)
 
 
-def test_periodic_evaluation_of_parameters(workspace):
-    from bridgedepth_jax.data.registry import find_pairs
+@pytest.mark.slow
+def test_network_batch_and_devices(workspace, checkpoint):
+    """Batch 8 on one device against one image on each of eight: the same numbers to 1e-6."""
+    method, config = command_line["load_method"](str(checkpoint), None)
 
+    def read(pair):
+        left, right = views(int(pair.name), 9.0)
+        return dict(
+            left=left, right=right, disparity=np.full((48, 80), 9, np.float32), valid=left[..., 0] < 200, name=pair.name
+        )
+
+    pairs = [Pair("planes", str(i), "sparse", Path(), Path()) for i in range(10)]
+    one, eight = (
+        Evaluator(network(config), batch=8, devices=jax.devices()[:n])(method.params, pairs, Protocol("planes"), read=read)
+        for n in (1, 8)
+    )
+    for a, b in zip(one, eight, strict=True):
+        assert a.name == b.name and not a.problem
+        for mask, row in a.values().items():
+            assert row == pytest.approx(b.values()[mask], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_same_results(workspace):
+    arguments = [
+        "--config",
+        str(workspace / "config.py"),
+        "--method",
+        "sgbm",
+        "--datasets",
+        "eth3d,middlebury_Q",
+        "--pictures",
+        "1",
+    ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    together = ["--coordinator", address, "--num-processes", "2", "--out", str(workspace / "two")]
+    command = [sys.executable, "evaluate.py", *arguments]
+    processes = [subprocess.Popen([*command, *together, "--process-id", str(i)], cwd=ROOT) for i in range(2)]
+    try:
+        assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    subprocess.run([*command, "--out", str(workspace / "one")], cwd=ROOT, check=True)
+    for name in ("results.json", "results.md", "images.csv"):
+        assert (workspace / "two" / name).read_text() == (workspace / "one" / name).read_text()
+    assert len(list((workspace / "two").glob("images-*.jsonl"))) == 2
+
+
+def test_periodic_evaluation_of_parameters(workspace):
     def predict(params, left, right):
         return Prediction(params["constant"] + 0.0 * left[..., 0])
 

@@ -54,14 +54,14 @@ def make_pairs(count=14):
 
 def predict(params, left, right):
     """A network-like function: every pixel depends on its neighbours and, at the borders, on the padding's content."""
-    grey = left.astype(jnp.float32).mean(-1) * params["scale"]
+    grey = left.astype(jnp.float32).mean(-1) * params["scale"].mean()
     smooth = (grey + jnp.roll(grey, 1, 1) + jnp.roll(grey, 1, 2)) / 3
     cells = smooth.reshape(left.shape[0], left.shape[1] // 8, 8, left.shape[2] // 8, 8)
     proposals = jnp.stack([cells.max((2, 4)), cells.min((2, 4))], -1) / 8
     return Prediction(smooth, proposals)
 
 
-PARAMS = {"scale": np.float32(0.3)}
+PARAMS = {"scale": np.full(4, 0.3, np.float32)}
 
 
 def evaluate(pairs=None, done=(), on_record=None, params=PARAMS, **options):
@@ -123,7 +123,7 @@ def test_problems_are_named_and_counted(reference):
 
 
 def test_a_prediction_that_is_not_finite_is_a_problem():
-    records = evaluate(params={"scale": np.float32(np.nan)}, pairs=make_pairs(2), devices=jax.devices()[:1])
+    records = evaluate(params={"scale": np.full(4, np.nan, np.float32)}, pairs=make_pairs(2), devices=jax.devices()[:1])
     assert all("prediction not finite" in record.problem for record in records)
 
 
@@ -229,7 +229,12 @@ sys.path[:0] = [{tests!r}, {root!r}]
 import jax
 jax.distributed.initialize(coordinator_address=sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
 import test_evaluation_runner as t, dataclasses
-records = t.evaluate(batch=4)
+mesh = jax.sharding.Mesh(jax.devices(), "x")
+whole = t.PARAMS["scale"]
+sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+params = {{"scale": jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])}}
+assert not params["scale"].is_fully_addressable
+records = t.evaluate(batch=4, params=params)
 json.dump([dataclasses.asdict(r) for r in records], open(sys.argv[3], "w"))
 """
 

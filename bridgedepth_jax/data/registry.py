@@ -254,6 +254,7 @@ DATASETS: dict[str, Dataset] = {
                 ((r"im0\.png$", "im1.png"),),
                 (("two_view_training", "two_view_training_gt"), (r"im0\.png$", "disp0GT.pfm")),
                 nonocc=(("two_view_training", "two_view_training_gt"), (r"im0\.png$", "mask0nocc.png")),
+                calib=((r"im0\.png$", "calib.txt"),),
             ),
         ),
         "pfm", "sparse", _ORIGINS["eth3d"], 27,

@@ -85,7 +85,7 @@ def evaluate(
     limit: only the first pairs of each data set; 0 is all.
     """
     out = Path(out)
-    found = {protocol.name: find_pairs(protocol.name, root)[: limit or None] for protocol in protocols}
+    found = {protocol.name: find_pairs(_resolved(protocol.name), root)[: limit or None] for protocol in protocols}
     result: dict[str, Any] = {
         "method": {"name": method.name, **method.identity},
         "settings": {"padding": _padding_words(bucket), "processes share": "images", "limit": limit or "none"},
@@ -174,6 +174,12 @@ def panel(sample: Sample, disparity: np.ndarray) -> np.ndarray:
     top = float(gt[known].max())
     parts = [sample["left"], colorize(disparity, top), colorize(gt, top, known), error_colors(disparity, gt, known)]
     return np.concatenate(parts)
+
+
+def _resolved(name: str) -> str:
+    """custom:FILE.csv of a file that is here, else (as the registry has it) in the data directory."""
+    kind, _, path = name.partition(":")
+    return f"{kind}:{Path(path).absolute()}" if kind == "custom" and path and Path(path).is_file() else name
 
 
 def _padding_words(bucket: int) -> str:
