@@ -13,15 +13,22 @@ import jax
 from bridgedepth_jax.checkpoint import DIGESTS, load_checkpoint
 from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.errors import InputError, command
-from bridgedepth_jax.evaluation.benchmark import Method, choose, evaluate, match_sgbm, read_config
+from bridgedepth_jax.evaluation.benchmark import Method, choose, evaluate, from_config, match_sgbm
 from bridgedepth_jax.evaluation.runner import MULTIPLE, Evaluator, network
+from bridgedepth_jax.predictor import keep_compilations
+from bridgedepth_jax.training.configfile import read_config
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=("network", "sgbm"), default="network", help="sgbm: OpenCV's, filled and raw")
     parser.add_argument("--checkpoint", help="folder written by `python -m convert` or by training (network only)")
-    parser.add_argument("--config", default="configs/zero_shot_evaluation.py", help="its eval.datasets and data.root are used")
+    parser.add_argument(
+        "--config",
+        default="configs/zero_shot_evaluation.py",
+        metavar="FILE[:ARG]",
+        help="its eval.datasets and data.root are used",
+    )
     parser.add_argument("--datasets", help="names, separated by commas, also custom:FILE.csv; default: those of the config")
     parser.add_argument("--root", help="data directory; default: data.root of the config")
     parser.add_argument("--out", required=True, help="folder for results.json, results.md, images.csv, pictures/")
@@ -44,10 +51,11 @@ def main() -> None:
     args = arguments().parse_args()
     if args.coordinator:
         jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
+    keep_compilations()
     for name in ("pictures", "limit"):
         if getattr(args, name) < 0:
             raise InputError(f"--{name} {getattr(args, name)}, expected 0 or more")
-    protocols, root = read_config(args.config)
+    protocols, root = from_config(read_config(args.config))
     if args.datasets:
         protocols = choose(protocols, [name for name in args.datasets.split(",") if name])
     options = dict(batch=args.batch, bucket=args.bucket, workers=args.workers)

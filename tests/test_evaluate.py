@@ -18,11 +18,11 @@ from miniature import build, views
 
 from bridgedepth_jax.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.config import BackboneConfig, ModelConfig, MonoConfig, NMPConfig, ProposalConfig
-from bridgedepth_jax.data.registry import Pair, find_pairs
-from bridgedepth_jax.evaluation.benchmark import default_protocol, match_sgbm, periodic, protocols_of
-from bridgedepth_jax.evaluation.protocol import Protocol
+from bridgedepth_jax.data.registry import Pair
+from bridgedepth_jax.evaluation.benchmark import match_sgbm
+from bridgedepth_jax.evaluation.protocol import Protocol, default_protocol
 from bridgedepth_jax.evaluation.quoted import QUOTED
-from bridgedepth_jax.evaluation.runner import Evaluator, Prediction, network
+from bridgedepth_jax.evaluation.runner import Evaluator, network
 from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
 
 ROOT = Path(__file__).parent.parent
@@ -148,6 +148,14 @@ def test_sgbm_floor_on_a_real_pair():
     assert sgbm(left[:40, :60], right[:40, :60], 3).shape == (40, 60)
 
 
+def test_the_configs_of_the_repository_can_be_evaluated():
+    from_config, read_config = command_line["from_config"], command_line["read_config"]
+    protocols, root = from_config(read_config(str(ROOT / "configs" / "zero_shot_evaluation.py")))
+    assert [p.name for p in protocols] == ["kitti_2012_trainval", "kitti_2015_trainval", "eth3d", "middlebury_Q"]
+    assert [p.thresholds for p in protocols] == [(3,), (3,), (1,), (2,)] and root == "data"
+    assert protocols[3].max_disp == 1000 and not protocols[3].only_valid
+
+
 def test_quoted_rows_are_data_sets_of_ours():
     for row in QUOTED:
         assert default_protocol(row.dataset).max_disp is not None or row.dataset.startswith(("kitti", "eth3d"))
@@ -233,20 +241,6 @@ def test_two_processes_write_the_same_results(workspace):
     for name in ("results.json", "results.md", "images.csv"):
         assert (workspace / "two" / name).read_text() == (workspace / "one" / name).read_text()
     assert len(list((workspace / "two").glob("images-*.jsonl"))) == 2
-
-
-def test_periodic_evaluation_of_parameters(workspace):
-    def predict(params, left, right):
-        return Prediction(params["constant"] + 0.0 * left[..., 0])
-
-    protocols = protocols_of(["eth3d", {"name": "middlebury_Q", "max_disp": 8.0}])
-    pairs = {protocol.name: find_pairs(protocol.name, workspace / "data") for protocol in protocols}
-    evaluate = periodic(Evaluator(predict, devices=jax.devices()[:1]), protocols, pairs)
-    values = evaluate({"constant": np.float32(6)})
-    assert values["eth3d/epe"] == pytest.approx(1.5)  # the miniature has 6 and 9 pixels
-    assert values["middlebury_Q/epe"] == pytest.approx(0.0)  # 9 is beyond its maximum
-    assert values["eth3d/images"] == values["middlebury_Q/images"] == 2
-    assert evaluate({"constant": np.float32(8)})["eth3d/epe"] == pytest.approx(1.5)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 
 from bridgedepth_jax.data.registry import Pair
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.evaluation.kitti import kitti_calibration
 from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, default_protocol, pixel_masks
 from bridgedepth_jax.evaluation.records import Record, ResultsFile, summarize
 from bridgedepth_jax.evaluation.runner import Evaluator, Prediction
@@ -221,6 +222,20 @@ def test_pixel_masks():
     assert pixels(Protocol("x"))["all/unlimited"] == [0, 1, 0, 1]
     with pytest.raises(InputError, match="max_disparity"):
         Protocol.from_row({"name": "x", "max_disparity": 3})
+
+
+def test_kitti_calibration(tmp_path):
+    path = tmp_path / "000046.txt"
+    for left, right in (("P2", "P3"), ("P_rect_02", "P_rect_03")):
+        path.write_text(
+            f"calib_time: 09-Jan-2012 13:57:47\n{left}: 700 0 600 45 0 700 170 -0.3 0 0 1 0.005\n"
+            f"{right}: 700 0 600 -333 0 700 170 2.2 0 0 1 0.003\n"
+        )
+        calibration = kitti_calibration(path)
+        assert (calibration.fx, calibration.baseline, calibration.doffs) == pytest.approx((700, 0.54, 0))
+    path.write_text("P2: 1 2 3\nP3: what\n")
+    with pytest.raises(InputError, match=r"000046\.txt"):
+        kitti_calibration(path)
 
 
 PROCESS = """

@@ -1,9 +1,8 @@
-"""Evaluating a method on several data sets, into a folder: what `evaluate.py` does, and what training does now and then."""
+"""Evaluating a method on several data sets, into a folder: what `evaluate.py` does."""
 
 import dataclasses
 import re
-import runpy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +48,12 @@ def protocols_of(rows: Sequence[str | Mapping[str, Any] | Protocol]) -> list[Pro
     ]
 
 
-def read_config(path: str | Path) -> tuple[list[Protocol], str]:
-    """Protocols and data directory of a config file: `eval.datasets` and `data.root` of what its get_config() returns."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"--config {path}: no such file")
+def from_config(config: Any) -> tuple[list[Protocol], str]:
+    """Protocols and data directory of an experiment: its `eval.datasets` and `data.root`."""
     try:
-        config = runpy.run_path(str(path))["get_config"]()
         return protocols_of(config.eval.datasets), str(config.data.root)
-    except (KeyError, AttributeError) as error:
-        raise InputError(f"--config {path}: {error}, expected a get_config() with eval.datasets and data.root") from None
+    except AttributeError as error:
+        raise InputError(f"config: {error}, expected eval.datasets and data.root") from None
 
 
 def choose(protocols: Sequence[Protocol], names: Sequence[str]) -> list[Protocol]:
@@ -112,32 +107,6 @@ def evaluate(
     if jax.process_index() == 0:
         write_results(out, result)
     return result
-
-
-def periodic(
-    evaluator: Evaluator,
-    protocols: Sequence[Protocol],
-    pairs: Mapping[str, Sequence[Pair]],
-    *,
-    read: Callable[[Pair], Sample] | None = None,
-) -> Callable[[Any], dict[str, float]]:
-    """For training: a function of the parameters that gives {set/metric: mean over images}, by the paper's protocol.
-
-    Compiles once; every process of the run must call it.
-    """
-
-    def run(params: Any) -> dict[str, float]:
-        values = {}
-        for protocol in protocols:
-            options = {} if read is None else {"read": read}
-            summary = summarize(evaluator(params, pairs[protocol.name], protocol, **options))
-            values[f"{protocol.name}/images"] = float(summary["images"])
-            values[f"{protocol.name}/left_out"] = float(len(summary["problems"]))
-            for metric, means in summary["protocols"].get("paper", {}).items():
-                values[f"{protocol.name}/{metric}"] = means["images"]
-        return values
-
-    return run
 
 
 def draw(

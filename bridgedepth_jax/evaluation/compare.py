@@ -68,8 +68,8 @@ def compare(
         for i, (mask, metric) in enumerate(keys):
             both = np.isfinite(values[0][:, i]) & np.isfinite(values[1][:, i])
             if both.any():
-                means = (float(v[both, i].mean()) for v in values)
-                result.append(Difference(dataset, mask, metric, int(both.sum()), *means, float(low[i]), float(high[i])))
+                mean_a, mean_b = (float(v[both, i].mean()) for v in values)
+                result.append(Difference(dataset, mask, metric, int(both.sum()), mean_a, mean_b, float(low[i]), float(high[i])))
     if not result:
         raise InputError("the two results have no data set, image and metric in common")
     return result

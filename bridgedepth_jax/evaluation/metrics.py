@@ -21,7 +21,7 @@ SumCount = tuple[jax.Array, jax.Array]
 _BLOCK = 32
 
 
-def pixel_sum(values: Float[Array, "*b H W"]) -> Float[Array, "*b"]:
+def pixel_sum(values: Float[Array, "*b H W"]) -> Float[Array, " *b"]:
     """Sum over the last two axes in a fixed tree of short sums, so that float32 keeps 1e-6 on images of any size."""
     flat = values.reshape(*values.shape[:-2], -1)
     while flat.shape[-1] > 1:
@@ -80,7 +80,7 @@ def error_quantiles(error: Array, masks: Bool[Array, "*b M H W"], levels: Sequen
     """
     shape = (*error.shape[:-2], -1)
     bits = range(masks.shape[-3])
-    flags = sum(masks[..., bit, :, :].astype(jnp.int32) << bit for bit in bits)
+    flags = jnp.stack([masks[..., bit, :, :].astype(jnp.int32) << bit for bit in bits]).sum(0)
     ordered, flags = jax.lax.sort((jnp.where(flags != 0, error, jnp.inf).reshape(shape), flags.reshape(shape)), num_keys=1)
     rank = jnp.cumsum(jnp.stack([(flags >> bit) & 1 for bit in bits], -2), -1)  # (*b, M, H*W)
     count = rank[..., -1]
@@ -148,14 +148,14 @@ def all_metrics(
     masks: Mapping[str, Array],
     *,
     thresholds: Sequence[float] = THRESHOLDS,
-    focal_baseline: Array | None = None,
-    doffs: Array | None = None,
+    camera: tuple[Array, Array] | None = None,
 ) -> dict[str, dict[str, SumCount]]:
     """Every metric over each mask: {mask: {metric: (sum, count)}}.
 
     Args:
       prediction: (*b, H, W) pixels; not finite = no answer, counted by `density` and by nothing else.
       gt: (*b, H, W) pixels, finite where any mask is true.
+      camera: (*b) twice, `focal_baseline` and `doffs` of `depths`; None without depth metrics.
     """
     answered = jnp.isfinite(prediction)[..., None, :, :]
     everywhere = jnp.stack(list(masks.values()), -3)  # all masks as one axis: a short program
@@ -167,8 +167,8 @@ def all_metrics(
         zip(QUANTILES, error_quantiles(jnp.abs(prediction - gt)[..., 0, :, :], over, tuple(QUANTILES.values())), strict=True)
     )
     row["density"] = density(jnp.broadcast_to(answered, over.shape), everywhere)
-    if focal_baseline is not None and doffs is not None:
-        row |= depths(prediction, gt, over, focal_baseline[..., None], doffs[..., None])
+    if camera is not None:
+        row |= depths(prediction, gt, over, *(x[..., None] for x in camera))
     return {name: {k: (s[..., i], n[..., i]) for k, (s, n) in row.items()} for i, name in enumerate(masks)}
 
 

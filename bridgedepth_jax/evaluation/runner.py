@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bridgedepth_jax.data.registry import Pair, Sample, read_sample
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation import metrics
+from bridgedepth_jax.evaluation.kitti import kitti_calibration
 from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, pixel_masks
 from bridgedepth_jax.evaluation.records import Record, gather
 from bridgedepth_jax.geometry import Calibration
@@ -59,7 +60,7 @@ def network(config: Any) -> Predict:
     dtype = jnp.float64 if config.dtype == "float64" else jnp.float32
 
     def predict(params: Any, left: jax.Array, right: jax.Array) -> Prediction:
-        out = model.apply({"params": params}, left.astype(dtype), right.astype(dtype))
+        out: Any = model.apply({"params": params}, left.astype(dtype), right.astype(dtype))
         return Prediction(out.disparity, out.proposals)
 
     return predict
@@ -74,7 +75,7 @@ class Evaluator:
       batch: images a step and process; rounded up to a multiple of the devices. Small groups take smaller batches.
       bucket: sizes are padded to multiples of this. 16 is exact; more means fewer compilations, but then the network sees
         more padding than alone and the numbers change slightly.
-      devices: of this process; all by default.
+      devices: `jax.Device`s of this process; all by default.
       workers: threads that read ahead.
     """
 
@@ -85,7 +86,7 @@ class Evaluator:
         *,
         batch: int = 1,
         bucket: int = MULTIPLE,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Any] | None = None,
         workers: int = 4,
     ):
         if (predict is None) == (match is None):
@@ -138,7 +139,7 @@ class Evaluator:
                 new.append(record)
                 if on_record is not None and not record.problem:
                     on_record(record)
-                if consume is not None and image is not None and not record.problem:
+                if consume is not None and image is not None and disparity is not None and not record.problem:
                     consume(image.pair, image.sample, disparity, record)
                 bar.update()
         return gather([*records.values(), *new])
@@ -147,7 +148,9 @@ class Evaluator:
         self, params: Any, pairs: Sequence[Pair], protocol: Protocol, read: Callable[[Pair], Sample]
     ) -> Iterator[tuple[Record, _Image | None, np.ndarray | None]]:
         groups: dict[tuple[int, int], list[_Image]] = collections.defaultdict(list)
-        pending: collections.deque = collections.deque()  # one batch computes while the next is read
+        pending: collections.deque[tuple[list[_Image], Prediction, Any]] = (
+            collections.deque()
+        )  # one batch computes while the next is read
         for image in self._read_ahead(pairs, protocol, read):
             if image.problem:
                 yield Record(protocol.name, image.pair.name, problem=image.problem), None, None
@@ -257,11 +260,14 @@ def _measure(thresholds: tuple[float, ...], max_disp: float | None) -> Callable:
 
     def measure(prediction: Prediction, batch: dict[str, jax.Array]) -> dict[str, dict[str, metrics.SumCount]]:
         masks = {name: (batch["masks"] >> bit) & 1 == 1 for bit, name in enumerate(MASKS)}
-        extra = dict(thresholds=thresholds, focal_baseline=batch["focal_baseline"], doffs=batch["doffs"])
-        result = metrics.all_metrics(prediction.disparity, batch["gt"], masks, **extra)
+
+        def of(disparity: jax.Array) -> dict[str, dict[str, metrics.SumCount]]:
+            camera = batch["focal_baseline"], batch["doffs"]
+            return metrics.all_metrics(disparity, batch["gt"], masks, thresholds=thresholds, camera=camera)
+
+        result = of(prediction.disparity)
         if prediction.raw is not None:
-            raw = metrics.all_metrics(prediction.raw, batch["gt"], masks, **extra)
-            result |= {f"raw/{name}": row for name, row in raw.items()}
+            result |= {f"raw/{name}": row for name, row in of(prediction.raw).items()}
         if prediction.proposals is not None:
             some = (batch["masks"] != 0).any((-2, -1))[..., None, None]  # not the rows that only fill the batch
             target = jnp.where(some, batch["proposal_gt"], 0)
@@ -279,8 +285,8 @@ def _padded(sample: Sample, protocol: Protocol, calibration: Calibration | None,
     arrays = _pad_all(images, bucket) | _pad_all(
         {"gt": np.where(masks, gt, 0).astype(np.float32), "masks": masks}, bucket, False
     )
-    arrays["focal_baseline"] = np.float32(0 if calibration is None else calibration.fx * calibration.baseline)
-    arrays["doffs"] = np.float32(0 if calibration is None else calibration.doffs)
+    arrays["focal_baseline"] = np.asarray(0 if calibration is None else calibration.fx * calibration.baseline, np.float32)
+    arrays["doffs"] = np.asarray(0 if calibration is None else calibration.doffs, np.float32)
     return arrays
 
 
@@ -297,7 +303,8 @@ def _calibration(pair: Pair, sample: Sample) -> Calibration | None:
     if pair.calib is None:
         return None
     height, width = sample["disparity"].shape
-    return Calibration.from_middlebury(pair.calib).fitted(width, height)
+    read = kitti_calibration if pair.dataset.startswith("kitti") else Calibration.from_middlebury
+    return read(pair.calib).fitted(width, height)
 
 
 def _problem(sample: Sample) -> str:
