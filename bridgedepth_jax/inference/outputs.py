@@ -41,8 +41,8 @@ def _disparity_npy(path: Path, result: Result) -> None:
 def _disparity_png(path: Path, result: Result) -> None:
     above = int((result.prediction.disparity > KITTI_LIMIT).sum())
     if above:
-        text = f"{result.name}: {above} pixels above {KITTI_LIMIT:.2f} px, the most that KITTI's format holds, are clipped in {path.name}"
-        tqdm.write(text, file=sys.stderr)
+        text = f"{above} pixels above {KITTI_LIMIT:.2f} px, the most that KITTI's format holds, are clipped"
+        tqdm.write(f"{result.name}: {text}", file=sys.stderr)
     # 0 would read back as "no disparity", so the smallest value is 1/256 px.
     write_kitti_png(path, np.clip(result.prediction.disparity, 1 / 256, KITTI_LIMIT))
 
