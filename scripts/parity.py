@@ -1,0 +1,216 @@
+"""Compares the network with golden numbers of the original, case by case; exit status 1 if one is beyond tolerance.
+
+    python scripts/parity.py --reference ../shared/reference [--golden FOLDER] [--kind inference|mono|train] [--float64]
+
+The weights are those of REFERENCE/synth.py, taken through a .pth file and `python -m convert`.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bridgedepth_jax.checkpoint import Checkpoint, load_checkpoint
+from bridgedepth_jax.config import ModelConfig
+from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.model import BridgeDepth
+from bridgedepth_jax.mono.depth_anything import DepthAnything, normalize
+from convert.__main__ import main as convert
+from convert.pth import Config, write_pth
+
+# Limits, from the reference's README, which says what the original reaches against itself.
+DISPARITY_MEDIAN = 5e-4  # px, float32
+DISPARITY_FAR = 0.05  # px, float32: ...
+DISPARITY_FAR_SHARE = 0.02  # ... at most this share of pixels beyond it
+FEATURES = 1e-4  # of the tensor's RMS, float32, before the first discrete choice
+DISPARITY_FLOAT64 = 1e-8  # px
+TAPS = {  # golden key: where the network sows it, and its axes here
+    "mono_input": ("mono_input", None),
+    "mono_features": ("mono_features", None),
+    "depth_prior": ("depth_prior", None),
+    "fmap8_left": ("stereo_encoder/fmap8", None),
+    "fmap4_left": ("stereo_encoder/fmap4", None),
+    "volume_left": ("stereo_encoder/dpn/volume", (0, 3, 1, 2, 4)),
+}
+
+
+class Row(NamedTuple):
+    """One comparison: `value` must not exceed `limit`."""
+
+    case: str
+    quantity: str
+    value: float
+    limit: float
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.value <= self.limit)
+
+
+class Weights(NamedTuple):
+    """A converted checkpoint in the precision of the run."""
+
+    config: Any
+    params: Any
+
+
+def load_synth(reference: Path) -> ModuleType:
+    """REFERENCE/synth.py as a module."""
+    spec = importlib.util.spec_from_file_location("synth", reference / "synth.py")
+    if spec is None or spec.loader is None or not (reference / "synth.py").is_file():
+        raise InputError(f"{reference} has no synth.py, expected the folder of the reference")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_weights(synth: ModuleType, variant: str, *, float64: bool) -> Weights:
+    """Synthetic weights of a variant through a .pth file and the converter."""
+    manifest = synth.load_manifest(variant)
+    state = synth.synth_state_dict(variant)
+    with tempfile.TemporaryDirectory() as folder:
+        pth, out = Path(folder) / f"{variant}.pth", Path(folder) / "checkpoint"
+        if variant.startswith("mono_"):
+            kind, content = "depth-anything", state
+        else:
+            tree = Config({node: Config(keys) for node, keys in manifest["model_config"].items()})
+            kind, content = "bridgedepth", {"model": state, "model_config": tree}
+        write_pth(pth, content)
+        del state, content
+        with contextlib.redirect_stdout(io.StringIO()):
+            convert([kind, str(pth), str(out)])
+        pth.unlink()
+        checkpoint: Checkpoint = load_checkpoint(out, dtype="float64" if float64 else "float32")
+    config = checkpoint.config
+    if float64 and isinstance(config, ModelConfig):
+        config = config.replace(dtype="float64")
+    return Weights(config, jax.device_put(checkpoint.params))
+
+
+def relative(value: Any, golden: np.ndarray) -> float:
+    """Largest difference over the golden's RMS."""
+    golden = golden.astype(np.float64)
+    return float(np.abs(np.asarray(value, np.float64) - golden).max() / np.sqrt(np.mean(golden**2)))
+
+
+def check_inference(case: str, weights: Weights, golden: Any, *, float64: bool) -> Iterator[Row]:
+    """Disparity, and in float32 also everything before the first discrete choice."""
+    model = BridgeDepth(weights.config)
+    forward = jax.jit(lambda params, left, right: model.apply({"params": params}, left, right, mutable=["taps"]))
+    images = (golden[side].astype(np.float64 if float64 else np.float32) for side in ("left", "right"))
+    output, variables = forward(weights.params, *images)
+    disparity = np.asarray(output.disparity, np.float64)
+    if float64:
+        yield Row(case, "disp, max px", float(np.abs(disparity - golden["disp_float64"]).max()), DISPARITY_FLOAT64)
+        return
+    difference = np.abs(disparity - golden["disp"])
+    yield Row(case, "disp, median px", float(np.median(difference)), DISPARITY_MEDIAN)
+    yield Row(case, f"disp, share beyond {DISPARITY_FAR} px", float((difference > DISPARITY_FAR).mean()), DISPARITY_FAR_SHARE)
+    yield Row(case, "prob, of RMS", relative(output.prob, golden["prob"]), FEATURES)
+    for key, (path, axes) in TAPS.items():
+        if key in golden:
+            value = variables["taps"]
+            for name in path.split("/"):
+                value = value[name]
+            value = np.asarray(value[0])[: len(golden[key])]
+            yield Row(case, f"{key}, of RMS", relative(value if axes is None else value.transpose(axes), golden[key]), FEATURES)
+
+
+def check_mono(case: str, weights: Weights, golden: Any, *, float64: bool) -> Iterator[Row]:
+    """Tokens, features and depth of Depth Anything V2; its goldens are float32, so the limit is the same in float64."""
+    dtype = jnp.float64 if float64 else jnp.float32
+    model = DepthAnything(weights.config, dtype)
+    image = normalize(jnp.asarray(golden["image"], dtype)[None])
+
+    @jax.jit
+    def forward(params, image):
+        keep = lambda module, _: module.name == "pretrained"
+        depth, state = model.apply({"params": params}, image, capture_intermediates=keep)
+        features = model.apply({"params": params}, image, features=True)
+        return depth, features, state["intermediates"]["pretrained"]["__call__"][0]
+
+    with jax.default_matmul_precision("highest"):
+        depth, features, tokens = forward(weights.params, image)
+    stride = -(-depth.shape[1] // golden["depth"].shape[1])
+    values = {"tokens_first": tokens[0], "tokens_last": tokens[-1], "features": features, "depth": depth[:, ::stride, ::stride]}
+    for key, value in values.items():
+        if key in golden:
+            yield Row(case, f"{key}, of RMS", relative(value, golden[key]), FEATURES)
+
+
+KINDS: dict[str, Callable[..., Iterator[Row]]] = {"inference": check_inference, "mono": check_mono}
+
+
+def kind_of(path: Path) -> str | None:
+    """Which kind of golden a file is, by its name and keys; None for those of other checks."""
+    for kind in ("mono", "train"):
+        if path.stem.startswith(f"{kind}_"):
+            return kind
+    with np.load(path) as golden:
+        return "inference" if "disp_float64" in golden else None
+
+
+def variant_of(path: Path, variants: list[str]) -> str:
+    """The variant whose name the file's name holds."""
+    name = path.stem.removeprefix("train_")
+    found = [variant for variant in variants if name == variant or name.startswith(f"{variant}_")]
+    if not found:
+        raise InputError(f"{path}: no variant in its name, expected one of {variants}")
+    return max(found, key=len)
+
+
+def find_cases(reference: Path, folder: Path, kinds: list[str]) -> dict[str, list[tuple[str, Path]]]:
+    """{variant: [(kind, file)]} of the goldens in `folder`."""
+    variants = sorted(path.stem for path in (reference / "manifest").glob("*.json"))
+    cases: dict[str, list[tuple[str, Path]]] = {}
+    for path in sorted(folder.glob("*.npz")):
+        kind = kind_of(path)
+        if kind in kinds:
+            cases.setdefault(variant_of(path, variants), []).append((kind, path))
+    if not cases:
+        raise InputError(f"{folder} holds no golden of kind {' or '.join(kinds)}")
+    return cases
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reference", type=Path, required=True, help="folder with synth.py, manifest/ and golden/")
+    parser.add_argument("--golden", type=Path, help="folder of goldens, default REFERENCE/golden")
+    parser.add_argument("--kind", choices=list(KINDS), help="default: all")
+    parser.add_argument("--float64", action="store_true", help="parameters and computation in float64")
+    args = parser.parse_args(argv)
+    jax.config.update("jax_enable_x64", args.float64)
+    synth = load_synth(args.reference)
+    cases = find_cases(args.reference, args.golden or args.reference / "golden", [args.kind] if args.kind else list(KINDS))
+    print(f"{'case':<36} {'quantity':<28} {'value':>10} {'limit':>8}")
+    rows = []
+    for variant, files in cases.items():
+        weights = load_weights(synth, variant, float64=args.float64)
+        for kind, path in files:
+            with np.load(path) as golden:
+                for row in KINDS[kind](path.stem, weights, golden, float64=args.float64):
+                    rows.append(row)
+                    verdict = "" if row.ok else "  BEYOND"
+                    print(f"{row.case:<36} {row.quantity:<28} {row.value:>10.2e} {row.limit:>8.0e}{verdict}", flush=True)
+        del weights
+    beyond = sum(not row.ok for row in rows)
+    print(f"{len(rows) - beyond} of {len(rows)} comparisons within tolerance, {'float64' if args.float64 else 'float32'}")
+    sys.exit(1 if beyond else 0)
+
+
+if __name__ == "__main__":
+    main()
