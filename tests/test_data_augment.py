@@ -7,11 +7,14 @@ import pytest
 from bridgedepth_jax.data.augment import (
     AugmentConfig,
     Colour,
+    Geometry,
     augment,
     draw_colours,
     draw_geometry,
     draw_rectangles,
     jitter,
+    transform_image,
+    transform_rectangle,
 )
 from bridgedepth_jax.data.registry import Sample
 from bridgedepth_jax.errors import InputError
@@ -166,6 +169,22 @@ def test_eraser_fills_rectangles_of_the_right_image_with_its_mean_colour():
     np.testing.assert_array_equal(erased["right"][~inside], kept["right"][~inside])
     np.testing.assert_allclose(erased["right"][inside], np.broadcast_to(kept["right"].mean((0, 1)), (inside.sum(), 3)), atol=2)
     np.testing.assert_array_equal(erased["left"], kept["left"])
+
+
+@pytest.mark.parametrize("flip", ["", "hf", "h", "v"])
+def test_eraser_rectangles_follow_the_geometry(flip):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        y0, x0 = int(rng.integers(150)), int(rng.integers(260))
+        rectangle = (y0, x0, min(y0 + 60, 150), min(x0 + 80, 260))
+        painted = np.zeros((150, 260, 3), np.uint8)
+        painted[rectangle[0] : rectangle[2], rectangle[1] : rectangle[3]] = 255
+        geometry = Geometry((180, 300), flip, int(rng.integers(84)), int(rng.integers(140)), int(rng.integers(84)))
+        want = transform_image(painted, geometry, (96, 160), "right")[..., 0] > 127
+        y0, x0, y1, x1 = transform_rectangle(rectangle, (150, 260), geometry, (96, 160))
+        made = np.zeros((96, 160), bool)
+        made[y0:y1, x0:x1] = True
+        assert np.sum(made != want) <= 2 * (96 + 160)  # at most a pixel around
 
 
 def _after_colours(config, seed):

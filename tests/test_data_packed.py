@@ -128,6 +128,18 @@ def test_a_broken_file_stops_packing_and_is_named(tmp_path, capfd):
     assert not Path(folder(str(tmp_path / "out"), "things")).exists()
 
 
+def test_a_damaged_shard_is_named(tree, tmp_path):
+    (shard,) = pack("eth3d", tree, tmp_path).glob("*array_record*")
+    content = bytearray(shard.read_bytes())
+    content[1000:1064] = bytes(byte ^ 255 for byte in content[1000:1064])
+    shard.write_bytes(content)
+    with pytest.raises(InputError, match="stereo/eth3d"):
+        list(PackedSource("eth3d", tmp_path))
+    shard.unlink()
+    with pytest.raises(InputError, match="stereo/eth3d"):
+        list(PackedSource("eth3d", tmp_path))
+
+
 def test_the_builder_works_the_usual_way(tree, tmp_path):
     Stereo("sintel_stereo", tree, data_dir=str(tmp_path)).download_and_prepare()
     packed = PackedSource("sintel_stereo", tmp_path)

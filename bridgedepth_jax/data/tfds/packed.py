@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.proto import tf_example_pb2
 
 from bridgedepth_jax.data.registry import Sample, decode_sample
 from bridgedepth_jax.data.tfds.builder import SPLIT, folder, packed_fingerprint, pair_of
@@ -21,9 +23,8 @@ class PackedSource(Sequence[Sample]):
         except (OSError, ValueError, KeyError, tfds.core.DatasetNotFoundError) as error:
             how = f"scripts/prepare_dataset.py {name} --root RAW --out {root}"
             raise InputError(f"{self.folder}: no packed set {name} here; write it with {how}") from error
-        skip = tfds.decode.SkipDecoding()  # type: ignore[abstract]
         try:
-            self._records = builder.as_data_source(split=SPLIT, decoders={"left": skip, "right": skip})
+            self._records = builder.as_data_source(split=SPLIT, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(f"{self.folder}: cannot be opened ({error})") from error
         self.fingerprint: str = packed_fingerprint(builder)
@@ -43,6 +44,8 @@ class PackedSource(Sequence[Sample]):
 
     def _record(self, index: int) -> dict[str, bytes]:
         try:
-            return self._records[index]
-        except (OSError, ValueError, RuntimeError, IndexError) as error:
+            example = tf_example_pb2.Example.FromString(self._records[index])  # type: ignore[attr-defined]
+            features = example.features.feature
+            return {name: features[name].bytes_list.value[0] for name in features}
+        except (OSError, ValueError, RuntimeError, IndexError, DecodeError) as error:
             raise InputError(f"{self.folder}: record {index} cannot be read ({error})") from error
