@@ -398,11 +398,10 @@ def find_pairs(name: str, root: str | Path) -> tuple[Pair, ...]:
 
 def fingerprint(pairs: Sequence[Pair], root: str | Path) -> str:
     """Hash of the file list: the paths under `root`, not the contents."""
-    digest = hashlib.sha256()
+    digest, prefix = hashlib.sha256(), f"{Path(root).as_posix()}/"
     for pair in pairs:
         for role, path in sorted(pair.files().items()):
-            shown = path.relative_to(root) if path.is_relative_to(root) else path
-            digest.update(f"{role}\0{shown.as_posix()}\0".encode())
+            digest.update(f"{role}\0{path.as_posix().removeprefix(prefix)}\0".encode())
         digest.update(b"\n")
     return digest.hexdigest()[:16]
 
