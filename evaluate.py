@@ -6,7 +6,6 @@ python evaluate.py --method sgbm --datasets custom:my_pairs.csv --out results-sg
 
 import argparse
 import hashlib
-from pathlib import Path
 
 import jax
 
@@ -15,14 +14,17 @@ from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.evaluation.benchmark import Method, choose, evaluate, from_config, match_sgbm
 from bridgedepth_jax.evaluation.runner import MULTIPLE, Evaluator, network
-from bridgedepth_jax.predictor import keep_compilations
+from bridgedepth_jax.predictor import DEFAULT_MODEL, keep_compilations
+from bridgedepth_jax.published import resolve
 from bridgedepth_jax.training.configfile import read_config
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=("network", "sgbm"), default="network", help="sgbm: OpenCV's, filled and raw")
-    parser.add_argument("--checkpoint", help="folder written by `python -m convert` or by training (network only)")
+    parser.add_argument(
+        "--checkpoint", help="folder of convert or of training, or a published name; default: the packaged model"
+    )
     parser.add_argument(
         "--config",
         default="configs/zero_shot_evaluation.py",
@@ -50,7 +52,11 @@ def arguments() -> argparse.ArgumentParser:
 def main() -> None:
     args = arguments().parse_args()
     if args.coordinator:
-        jax.distributed.initialize(args.coordinator, args.num_processes, args.process_id)
+        if args.num_processes is None or args.process_id is None:
+            raise InputError("--coordinator also needs --num-processes and --process-id")
+        jax.distributed.initialize(  # a lost process ends the others
+            args.coordinator, args.num_processes, args.process_id, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=60
+        )
     keep_compilations()
     for name in ("pictures", "limit"):
         if getattr(args, name) < 0:
@@ -75,15 +81,16 @@ def main() -> None:
 
 
 def load_method(checkpoint: str | None, dtype: str | None) -> tuple[Method, ModelConfig]:
-    if checkpoint is None:
-        raise InputError("no --checkpoint, expected a folder written by `python -m convert` (or --method sgbm)")
-    loaded = load_checkpoint(checkpoint)
+    if checkpoint is None and not DEFAULT_MODEL.is_dir():
+        raise InputError("no --checkpoint, expected a folder, a published name, or --method sgbm")
+    folder = DEFAULT_MODEL if checkpoint is None else resolve(checkpoint)
+    loaded = load_checkpoint(folder)
     if not isinstance(loaded.config, ModelConfig):
-        raise InputError(f"checkpoint {checkpoint} holds {loaded.kind}, expected bridgedepth")
+        raise InputError(f"checkpoint {folder} holds {loaded.kind}, expected bridgedepth")
     model = loaded.config if dtype is None else loaded.config.replace(dtype=dtype)
-    digest = hashlib.sha256((Path(checkpoint) / DIGESTS).read_bytes()).hexdigest()
+    digest = hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest()
     identity = {"sha256": digest, "model": model.to_dict()}
-    return Method(Path(checkpoint).resolve().name, identity, loaded.params), model
+    return Method(folder.resolve().name, identity, loaded.params), model
 
 
 def report(result: dict, out: str) -> None:

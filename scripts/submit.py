@@ -6,17 +6,18 @@ The tree as the benchmark wants it, run times of single images without compilati
 import argparse
 import statistics
 
-from bridgedepth_jax.predictor import Predictor
-
 from bridgedepth_jax.errors import command
 from bridgedepth_jax.evaluation.submissions import BENCHMARKS, submit
+from bridgedepth_jax.predictor import Predictor
 
 
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("benchmark", choices=sorted(BENCHMARKS))
-    parser.add_argument("--checkpoint", required=True, help="folder written by `python -m convert` or by training")
+    parser.add_argument(
+        "--checkpoint", help="folder of convert or of training, or a published name; default: the packaged model"
+    )
     parser.add_argument("--root", default="data", help="data directory")
     parser.add_argument("--out", required=True)
     parser.add_argument("--method-name", default="BridgeDepth", help="in Middlebury's file names")

@@ -60,6 +60,8 @@ def test_only_common_images_and_metrics_count(images):
     rows = {d.metric: d for d in compare(result(a), result(fewer))}
     assert rows["epe"].images == 49 and rows["density"].images == 48
     assert rows["epe"].b < 100
+    few = {name: better[name] for name in ("i0", "i1")}
+    assert {d.verdict for d in compare(result(a), result(few))} == {"too few"}
 
 
 def test_refused(images):

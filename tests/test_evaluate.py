@@ -114,7 +114,7 @@ def test_custom_csv_and_broken_images(monkeypatch, workspace, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--out", "x"], "no --checkpoint"),
+        (["--checkpoint", "nowhere", "--out", "x"], "nowhere"),
         (["--method", "sgbm", "--datasets", "kitty", "--out", "x"], "kitty"),
         (["--method", "sgbm", "--datasets", "things", "--out", "x"], "no file matches"),
         (["--method", "sgbm", "--bucket", "24", "--out", "x"], "bucket 24"),
@@ -241,6 +241,19 @@ def test_two_processes_write_the_same_results(workspace):
     for name in ("results.json", "results.md", "images.csv"):
         assert (workspace / "two" / name).read_text() == (workspace / "one" / name).read_text()
     assert len(list((workspace / "two").glob("images-*.jsonl"))) == 2
+
+
+@pytest.mark.slow
+def test_submit_command(monkeypatch, workspace, checkpoint, capsys):
+    build(workspace / "data", "kitti_2015_test")
+    options = ["--checkpoint", str(checkpoint), "--root", str(workspace / "data"), "--out", str(workspace / "submission")]
+    monkeypatch.setattr(sys, "argv", ["submit.py", "kitti_2015", *options])
+    runpy.run_path(str(ROOT / "scripts" / "submit.py"))["main"]()
+    assert "2 pairs" in capsys.readouterr().out
+    assert (workspace / "submission" / "kitti_2015.zip").is_file()
+    assert (
+        cv2.imread(str(workspace / "submission/kitti_2015_submission/000001_10.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    )
 
 
 @pytest.mark.slow

@@ -130,7 +130,7 @@ def draw(
             old.unlink()
 
     def save(pair: Pair, sample: Sample, disparity: np.ndarray, record: Record) -> None:
-        name = f"{labels[pair.name]}-epe{errors[pair.name]:.2f}-{_file_name(pair.name)}.png"
+        name = f"{labels[pair.name]}-epe{errors[pair.name]:.2f}-{_file_name(str(Path(pair.name).with_suffix('')))}.png"
         write_png(folder / _file_name(protocol.name) / name, panel(sample, disparity))
 
     evaluator(method.params, [pair for pair in pairs if pair.name in labels], protocol, consume=save)

@@ -11,7 +11,8 @@ import numpy as np
 
 from bridgedepth_jax.errors import InputError
 
-LOWER_IS_BETTER_NOT = ("density", "prop_recall_3", "prop_recall_8", "depth_delta1", "depth_delta2", "depth_delta3")
+HIGHER_IS_BETTER = ("density", "prop_recall_3", "prop_recall_8", "depth_delta1", "depth_delta2", "depth_delta3")
+MIN_IMAGES = 5
 _CHUNK = 500
 
 
@@ -34,10 +35,12 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """better, worse or noise: of b against a."""
+        """Of b against a: better, worse, noise, or too few (images to say so)."""
+        if self.images < MIN_IMAGES:
+            return "too few"
         if self.low <= 0 <= self.high:
             return "noise"
-        return "better" if (self.difference < 0) != (self.metric in LOWER_IS_BETTER_NOT) else "worse"
+        return "better" if (self.difference < 0) != (self.metric in HIGHER_IS_BETTER) else "worse"
 
 
 def compare(
