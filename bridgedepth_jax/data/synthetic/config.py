@@ -28,12 +28,17 @@ class SyntheticConfig:
     clutter: float = 0.2  # probability of twice as many objects
     tilt: Range = (0.0, 0.35)  # disparity slope of free surfaces, pixels per pixel
     thin: float = 0.3  # share of thin structures among the objects
+    screen: float = 0.06  # probability of a fence, twigs or wires before the whole scene
     transparent: float = 0.08  # probability of a see-through pane; its pixels are not valid
 
     # Surfaces. `textures` is the number of generated textures kept in memory (256 KiB or 768 KiB each).
     textures: int = 240
+    small_textures: int = 800  # number of ready textures for small things (48 KiB each)
     photo_share: float = 0.3  # of the surfaces, where photographs are at hand
     flat: float = 0.22  # share of surfaces without texture
+    detail: float = 0.6  # share of surfaces with fine grain on top
+    gloss: float = 0.12  # share of objects (half as many floors) with a faint reflection that lies behind the surface
+    gloss_strength: Range = (0.05, 0.3)
     texel: Range = (0.45, 1.05)  # texels per pixel where a surface is closest
     shadows: float = 0.6  # probability of soft shadows
     highlights: float = 0.2  # probability of highlights that do not move with the surface
@@ -41,8 +46,9 @@ class SyntheticConfig:
 
     # Photometry, the same in both views.
     level: Range = (55.0, 170.0)  # mean grey level the exposure aims at
-    level_gain: Range = (0.6, 2.5)  # most it may darken or brighten for that
-    gamma: Range = (0.75, 1.35)  # exponent
+    level_gain: Range = (0.6, 2.0)  # most it may darken or brighten for that by a factor,
+    level_curve: Range = (0.55, 1.6)  # and by an exponent
+    gamma: Range = (0.85, 1.2)  # a further exponent
     tint: float = 0.08  # white balance, largest relative gain per channel
     haze: float = 0.15  # probability of a veil that grows with distance
     vignette: Range = (0.0, 0.35)  # loss in the corner
@@ -74,8 +80,10 @@ class SyntheticConfig:
             self,
             transparent=0.0,
             highlights=0.0,
+            gloss=0.0,
             haze=0.0,
             level_gain=(1.0, 1.0),
+            level_curve=(1.0, 1.0),
             gamma=(1.0, 1.0),
             tint=0.0,
             vignette=(0.0, 0.0),

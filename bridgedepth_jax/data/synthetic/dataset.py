@@ -57,13 +57,16 @@ class SyntheticStereo:
         canvas = Canvas(self.height, self.width)
         render(np.random.default_rng((self.seed, 2, index)), canvas, self.max_disparity, self.bank, self.config)
         visible = canvas.visible()
+        disparity = canvas.left.disparity
+        # A face seen at a grazing angle can leave the range in the pixels of its edge.
+        valid = ~canvas.blended & (disparity >= 0) & (disparity <= self.max_disparity)
         photometric = np.random.default_rng((self.seed, 3, index))
         left, right = degrade(photometric, canvas.left.image, canvas.right.image, self.config)
         return {
             "left": left,
             "right": right,
-            "disparity": canvas.left.disparity,
-            "valid": ~canvas.blended,
+            "disparity": disparity.clip(0, self.max_disparity),
+            "valid": valid,
             "nonocc": visible,
             "name": f"synthetic/{self.seed}/{index:08d}",
         }

@@ -304,3 +304,4 @@ FAMILIES = (
     clouds, rough, rough, grain, streaks, cells, mosaic, wood, marble, stripes, checks, bricks, weave, wallpaper, wallpaper,
     dead_leaves, dead_leaves, dead_leaves, dead_leaves, text, facade, scribble, foliage, road,
 )  # fmt: skip
+FINE = (rough, grain, streaks, weave)  # for detail on other patterns

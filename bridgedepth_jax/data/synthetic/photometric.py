@@ -1,5 +1,7 @@
 """What a pair of cameras does to a scene: lens, exposure and colour, sensor, compression, imperfect rectification."""
 
+import math
+
 import cv2
 import numpy as np
 
@@ -62,9 +64,13 @@ def _motion_kernel(length: float, angle: float) -> np.ndarray:
 
 def _exposed(rng: Rng, views: list[np.ndarray], config: SyntheticConfig) -> list[np.ndarray]:
     """Exposure, white balance, tone curve and vignetting: shared, and a difference between the views."""
-    mean = float(np.mean(cv2.mean(views[0])[:3])) + 1.0
-    gain = np.clip(rng.uniform(*config.level) / mean, *config.level_gain) * (1 + config.tint * rng.uniform(-1, 1, 3))
-    gamma = rng.uniform(*config.gamma)
+    mean = (float(np.mean(cv2.mean(views[0])[:3])) + 1.0) / 256
+    wanted = rng.uniform(*config.level) / 256
+    # Part of the way to the wanted level by a factor, the rest by the tone curve, which does not clip.
+    factor = np.clip((wanted / mean) ** rng.uniform(0.2, 0.7), *config.level_gain)
+    curve = np.clip(math.log(wanted) / math.log(min(mean * factor, 0.97)), *config.level_curve)
+    gain = factor * (1 + config.tint * rng.uniform(-1, 1, 3))
+    gamma = curve * rng.uniform(*config.gamma)
     corner = rng.uniform(*config.vignette) * (rng.random() < 0.4)
     different = float(rng.random() < config.asymmetry) * (3 if rng.random() < config.asymmetric_light else 1)
     out = []
@@ -102,4 +108,5 @@ def _noisy(rng: Rng, image: np.ndarray, read: float, shot: float, smooth: bool) 
 
 
 def _compressed(image: np.ndarray, quality: int) -> np.ndarray:
-    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.cvtColor(np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)

@@ -15,6 +15,7 @@ import numpy as np
 MASK_SCALE = 2  # mask samples per pixel
 _FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 _LEVELS = 5
+_BLUR = 0.4  # 0: as sharp as can be, with some aliasing; 1: none
 _STRIP = 4  # a texture's level may change every so many pixels
 _RELIEF_STEP = 4  # the fixed point is iterated on every fourth pixel, then once on all
 
@@ -44,10 +45,21 @@ class Layer:
     mask: np.ndarray | None = None
     relief: np.ndarray | None = None
     opacity: float = 1.0
+    gloss: "Gloss | None" = None
 
     def centre_disparity(self) -> float:
         x0, y0, x1, y1 = self.box
         return self.plane[0] * (x0 + x1) / 2 + self.plane[1] * (y0 + y1) / 2 + self.plane[2]
+
+
+@dataclasses.dataclass
+class Gloss:
+    """A reflection: a texture over left pixels, its share of the colour, and how many pixels it lies behind the surface."""
+
+    texture: Pyramid
+    to_texture: np.ndarray
+    strength: float
+    behind: float
 
 
 @dataclasses.dataclass
@@ -126,6 +138,8 @@ def _sample_left(layer: Layer, box: Box):
         x0, y0 = layer.box[:2]
         disparity += layer.relief[box[1] - y0 : box[3] - y0, box[0] - x0 : box[2] - x0]
     colour = warp_texture(layer.texture, layer.to_texture, box)
+    if layer.gloss:
+        colour = _reflecting(layer.gloss, colour, layer.gloss.to_texture, box)
     if layer.mask is None:
         return colour, None, disparity
     x0, y0 = layer.box[:2]
@@ -143,6 +157,9 @@ def _sample_right(layer: Layer, box: Box):
         to_left = np.array([[scale, b * scale, c * scale], [0, 1, 0], [0, 0, 1]])
         disparity = _plane_grid((a * scale, b * scale, c * scale), box)
         colour = warp_texture(layer.texture, layer.to_texture @ to_left, box)
+        if layer.gloss:
+            behind = np.array([[1, 0, -layer.gloss.behind], [0, 1, 0], [0, 0, 1]])
+            colour = _reflecting(layer.gloss, colour, layer.gloss.to_texture @ behind @ to_left, box)
         return colour, None if layer.mask is None else _warp(layer.mask, _to_mask(layer) @ to_left, box), disparity
     disparity, x, y = _solve_relief(layer, box)
     colour = _remap_texture(layer, x, y)
@@ -155,6 +172,11 @@ def _sample_right(layer: Layer, box: Box):
     return colour, mask, disparity
 
 
+def _reflecting(gloss: Gloss, colour: np.ndarray, to_texture: np.ndarray, box: Box) -> np.ndarray:
+    reflection = warp_texture(gloss.texture, to_texture, box)
+    return cv2.addWeighted(colour, 1 - gloss.strength, reflection, gloss.strength, 0)
+
+
 def _solve_relief(layer: Layer, box: Box):
     """Disparity and left pixel coordinates (x, y) of every pixel of a box of the right view, for a layer with relief.
 
@@ -163,13 +185,16 @@ def _solve_relief(layer: Layer, box: Box):
     a, b, c = layer.plane
     x0, y0 = layer.box[:2]
 
+    relief = layer.relief
+    assert relief is not None
+
     def refine(disparity, columns, rows, times):
         base = b * rows + c
         relative = rows - y0
         for _ in range(times):
             x = columns + disparity
-            relief = cv2.remap(layer.relief, x - x0, relative, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            disparity = a * x + base + relief
+            extra = cv2.remap(relief, x - x0, relative, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            disparity = a * x + base + extra
         return disparity
 
     height, width = box[3] - box[1], box[2] - box[0]
@@ -214,7 +239,7 @@ def _density(h: list[list[float]], x, y):
 
 def _level(texture: Pyramid, h: list[list[float]], x: float, y: float) -> int:
     """The pyramid level to sample at a left pixel; added to the texture if missing."""
-    return _grown(texture, int(0.5 * math.log2(_density(h, x, y)) + 0.3))
+    return _grown(texture, int(0.5 * math.log2(_density(h, x, y)) + _BLUR))
 
 
 def _grown(texture: Pyramid, level: int) -> int:
@@ -241,7 +266,7 @@ def warp_texture(texture: Pyramid, h: np.ndarray, box: Box) -> np.ndarray:
     by_rows = abs(rows[2][1]) * (y1 - y0) >= abs(rows[2][0]) * (x1 - x0)
     start, end = (y0, y1) if by_rows else (x0, x1)
     at = np.arange(start, end, _STRIP) + 0.5
-    levels = 0.5 * np.log2(_density(rows, *((x, at) if by_rows else (at, y)))) + 0.3
+    levels = 0.5 * np.log2(_density(rows, *((x, at) if by_rows else (at, y)))) + _BLUR
     levels = np.clip(levels, 0, _grown(texture, int(max(levels[0], levels[-1])))).astype(int)
     cuts = (np.flatnonzero(np.diff(levels)) + 1).tolist()
     edges = [start, *(start + _STRIP * k for k in cuts), end]
@@ -273,9 +298,10 @@ def _composite(view: View, box: Box, colour: np.ndarray, mask: np.ndarray | None
         np.copyto(depth, disparity, where=nearer)
         cv2.copyTo(colour, nearer.view(np.uint8), image)
         return nearer
-    np.copyto(depth, disparity, where=nearer & (mask >= 128))
-    cv2.copyTo(colour, (nearer & (mask == 255)).view(np.uint8), image)
-    rows, columns = np.nonzero(nearer & (mask > 0) & (mask < 255))
+    mask = cv2.bitwise_and(mask, mask, mask=nearer.view(np.uint8))
+    np.copyto(depth, disparity, where=mask >= 128)
+    cv2.copyTo(colour, (mask == 255).view(np.uint8), image)
+    rows, columns = np.divmod(np.flatnonzero((mask + np.uint8(1)) > 1), mask.shape[1])  # neither 0 nor 255
     weight = mask[rows, columns, None].astype(np.float32) * np.float32(1 / 255)
     under = image[rows, columns].astype(np.float32)
     image[rows, columns] = (under + (colour[rows, columns] - under) * weight + 0.5).astype(np.uint8)

@@ -168,6 +168,16 @@ def frame(rng: Rng, height: int, width: int) -> np.ndarray:
     return mask
 
 
+def shelf(rng: Rng, height: int, width: int, rows: int) -> np.ndarray:
+    """Two posts and the boards between them."""
+    mask = _blank(height, width)
+    thick = max(1.0, height * rng.uniform(0.008, 0.03))
+    strokes(mask, [((thick, 0), (thick, height)), ((width - thick, 0), (width - thick, height))], thick)
+    levels = height - thick / 2 - np.arange(rows + 1) * (height - thick) / rows
+    strokes(mask, [((0, y), (width, y)) for y in levels], thick)
+    return mask
+
+
 def branches(rng: Rng, height: int, width: int) -> np.ndarray:
     """A bare tree."""
     mask = _blank(height, width)

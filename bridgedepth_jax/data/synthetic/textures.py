@@ -16,6 +16,7 @@ from bridgedepth_jax.data.synthetic.fields import Rng, natural_colour
 from bridgedepth_jax.errors import InputError
 
 SIZE = 512  # of a bank texture, texels
+_SMALL = 128
 _PHOTO_SIZE = 1024  # longer sides are reduced to it
 # The photographs and scans of the scikit-image wheel; its stereo pair is real test data and must never be here.
 WHEEL_PHOTOS = (
@@ -51,9 +52,10 @@ class TextureBank:
         self.seed, self.config, self.photos = seed, config, photos
         self._patterns: dict[int, np.ndarray] = {}
         self._pictures: dict[int, np.ndarray] = {}
+        self._small: dict[int, np.ndarray] = {}
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_patterns": {}, "_pictures": {}}
+        return self.__dict__ | {"_patterns": {}, "_pictures": {}, "_small": {}}
 
     def pattern(self, number: int) -> np.ndarray:
         """uint8 (SIZE, SIZE) or (SIZE, SIZE, 3)."""
@@ -90,39 +92,53 @@ class TextureBank:
         return cv2.resize(crop, (width, height), interpolation=how)
 
     def surface(self, rng: Rng, size: int = 256, *, family=None) -> np.ndarray:
-        """A dressed texture, uint8 (size, size, 3)."""
+        """A dressed texture, uint8 (size, size, 3). Small ones are parts of a store of dressed ones, at another brightness."""
+        if size > _SMALL or family is not None:
+            return self._dressed(rng, size, family)
+        number = int(rng.integers(self.config.small_textures))
+        if number not in self._small:
+            self._small[number] = self._dressed(np.random.default_rng((self.seed, 4, number)), _SMALL, None)
+        crop = crop_of(rng, self._small[number], size, size)
+        return cv2.convertScaleAbs(np.ascontiguousarray(crop), alpha=rng.uniform(0.7, 1.3))
+
+    def _dressed(self, rng: Rng, size: int, family) -> np.ndarray:
         config = self.config
         if family is not None:
-            image = _colour(rng, self._crop(rng, size, family))
+            image = _colour(rng, self._crop(rng, size, (family,)))
         elif rng.random() < config.flat:
             image = np.full((size, size, 3), natural_colour(rng), np.uint8)
             if rng.random() < 0.7:
-                detail = cv2.cvtColor(self._crop(rng, size, None, grey=True), cv2.COLOR_GRAY2RGB)
-                strength = rng.uniform(0.01, 0.06)
-                image = cv2.addWeighted(image, 1, detail, strength, -128 * strength)
+                image = self._detailed(rng, image, rng.uniform(0.01, 0.06))
         elif self.photos and rng.random() < config.photo_share:
             image = recolour(rng, self.any_photo(rng, size, size))
         else:
-            image = _colour(rng, self._crop(rng, size, None))
+            image = _colour(rng, self._crop(rng, size))
             if rng.random() < 0.35:
-                detail = cv2.cvtColor(self._crop(rng, size, None, grey=True), cv2.COLOR_GRAY2RGB)
-                strength = rng.uniform(0.1, 0.5)
-                image = cv2.addWeighted(image, 1, detail, strength, -128 * strength)
+                image = self._detailed(rng, image, rng.uniform(0.1, 0.5))
         if rng.random() < 0.25:
             self._mark(rng, image)
+        if rng.random() < config.detail:
+            image = self._detailed(rng, image, 10 ** rng.uniform(-1.7, -0.7), fields.FINE)
         return image
 
-    def _crop(self, rng: Rng, size: int, family, grey: bool = False) -> np.ndarray:
+    def _detailed(self, rng: Rng, image: np.ndarray, strength: float, families=None) -> np.ndarray:
+        """The image with a grey pattern added."""
+        detail = cv2.cvtColor(self._crop(rng, image.shape[0], families, grey=True), cv2.COLOR_GRAY2RGB)
+        return cv2.addWeighted(image, 1, detail, strength, -128 * strength)
+
+    def _crop(self, rng: Rng, size: int, families=None, grey: bool = False) -> np.ndarray:
+        """A part of a pattern, of any family or of the given ones."""
         count = self.config.textures
         number = int(rng.integers(count))
-        if family is not None:
+        if families is not None:
+            family = families[int(rng.integers(len(families)))]
             number = number // len(fields.FAMILIES) * len(fields.FAMILIES) + fields.FAMILIES.index(family)
         image = self.pattern(number)
         if grey and image.ndim == 3:
             image = np.ascontiguousarray(image[..., 1])
         zoom = int(rng.choice((1, 1, 1, 2)))
         crop = crop_of(rng, image, max(8, size // zoom), max(8, size // zoom))
-        crop = np.rot90(crop, int(rng.integers(4))) if family is None else crop
+        crop = np.rot90(crop, int(rng.integers(4))) if families is None else crop
         if crop.shape[:2] != (size, size):
             crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC)
         return np.ascontiguousarray(crop)
