@@ -170,6 +170,7 @@ def test_a_broken_file_is_replaced_by_the_next_and_counted(tmp_path, options, ca
     next(batches)
     assert batches.skipped == 4
     assert_equal(first, dataset.batch(0))
+    assert "replaced so far: 4" in caplog.text
     if "workers" not in options:
         assert str(pair.right) in caplog.text
 

@@ -163,7 +163,9 @@ class BatchIterator(Iterator[Batch]):
 
     def __next__(self) -> Batch:
         batch, skipped = next(self._batches)
-        self.skipped += skipped
+        if skipped:
+            self.skipped += skipped
+            _LOG.warning("broken files replaced so far: %d", self.skipped)
         return batch
 
 

@@ -6,6 +6,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from bridgedepth_jax.data.pipeline import prefetch_to_device
 from bridgedepth_jax.training.state import Batch
 
 Host = dict[str, np.ndarray]  # left, right, disparity, valid: this process's rows
@@ -22,6 +23,9 @@ class Dataset(Protocol):
 
 def batches(dataset: Dataset, step: int, sharding: jax.sharding.Sharding) -> Iterator[tuple[Batch, Host]]:
     """Batches from `step` on: over all devices, and this process's rows. The mesh keeps processes in order."""
-    for host in dataset.iterate(step, host=jax.process_index(), hosts=jax.process_count()):
+
+    def put(host: Host) -> tuple[Batch, Host]:
         arrays = {name: jax.make_array_from_process_local_data(sharding, values) for name, values in host.items()}
-        yield Batch(**arrays), host
+        return Batch(**arrays), host
+
+    return prefetch_to_device(dataset.iterate(step, host=jax.process_index(), hosts=jax.process_count()), put)

@@ -1,7 +1,7 @@
 """Evaluation during training, by the code of `evaluate.py`. The set `synthetic` means scenes that training never sees."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,21 @@ def make_evaluate(experiment: Experiment) -> Evaluate | None:
 
 
 def _rows(name: str, experiment: Experiment) -> tuple[Protocol, list[Pair], Callable[[Pair], Sample]]:
+    data, limit = experiment.data, experiment.eval.limit or None
+    if name != "synthetic" and data.source == "raw":
+        return default_protocol(name), list(find_pairs(name, data.root)[:limit]), read_sample
     if name != "synthetic":
-        pairs = find_pairs(name, experiment.data.root)[: experiment.eval.limit or None]
-        return default_protocol(name), list(pairs), read_sample
-    (height, width), options = experiment.data.crop, experiment.data.synthetic
+        packed = make_eval_dataset(name, data.root, source=data.source)
+        return default_protocol(name), _numbered(name, range(len(packed))[:limit]), lambda pair: packed[int(pair.name)]
+    (height, width), options = data.crop, data.synthetic
     options = dataclasses.replace(
         options, height=options.height or height, width=options.width or width, seed=(options.seed or experiment.seed) + UNSEEN
     )
-    samples = make_eval_dataset(name, experiment.data.root, synthetic=options)
-    numbers = range(experiment.eval.limit or SYNTHETIC_PAIRS)
-    pairs = [Pair(name, f"{number:06d}", "masked", Path(), Path()) for number in numbers]
+    samples = make_eval_dataset(name, data.root, synthetic=options)
+    pairs = _numbered(name, range(limit or SYNTHETIC_PAIRS))
     return Protocol(name, (1.0, 3.0), options.max_disparity), pairs, lambda pair: samples[int(pair.name)]
+
+
+def _numbered(name: str, numbers: Iterable[int]) -> list[Pair]:
+    """Stand-ins for samples that have no files of their own."""
+    return [Pair(name, f"{number:06d}", "masked", Path(), Path()) for number in numbers]
