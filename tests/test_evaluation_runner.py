@@ -36,7 +36,7 @@ def make_sample(index, broken=True):
     if index % 2:
         sample["nonocc"] = rng.random((height, width)) < 0.8
     if broken and index == 7:
-        sample["valid"][:] = False
+        sample["valid"][:], sample["disparity"][:] = False, 0
     if broken and index == 9:
         sample["right"] = sample["right"][:-1]
     return sample
@@ -126,6 +126,8 @@ def test_problems_are_named_and_counted(reference):
 def test_a_prediction_that_is_not_finite_is_a_problem():
     records = evaluate(params={"scale": np.full(4, np.nan, np.float32)}, pairs=make_pairs(2), devices=jax.devices()[:1])
     assert all("prediction not finite" in record.problem for record in records)
+    records = evaluate(params={"scale": np.full(4, 1e30, np.float32)}, pairs=make_pairs(2), devices=jax.devices()[:1])
+    assert all("rmse is not finite" in record.problem for record in records)
 
 
 def test_means(reference):
@@ -154,8 +156,8 @@ def test_bucket_merges_sizes_and_says_what_it_takes():
 
 
 def test_interrupted_and_continued(reference, tmp_path):
-    path = tmp_path / "images.jsonl"
-    file = ResultsFile(path, "abc")
+    path = tmp_path / "images-0.jsonl"
+    file = ResultsFile(tmp_path, 0, "abc")
 
     class Stop(Exception):
         pass
@@ -168,21 +170,21 @@ def test_interrupted_and_continued(reference, tmp_path):
     with pytest.raises(Stop):
         evaluate(batch=4, devices=jax.devices()[:1], on_record=keep)
     path.write_bytes(path.read_bytes()[:-20])  # killed while it wrote a line
-    again = ResultsFile(path, "abc")
+    again = ResultsFile(tmp_path, 1, "abc")  # another number of processes: their files are read as well
     assert len(again.of("fake")) == 4
     new = []
     records = evaluate(batch=4, devices=jax.devices()[:1], done=again.of("fake"), on_record=new.append)
     assert len(new) == 7
     assert_same(records, reference)
-    assert ResultsFile(path, "another checkpoint").of("fake") == []
+    assert ResultsFile(tmp_path, 0, "another checkpoint").of("fake") == []
 
 
 def test_a_damaged_results_file_is_refused(tmp_path):
-    path = tmp_path / "images.jsonl"
-    ResultsFile(path, "abc").append(Record("fake", "a", {"paper": {"epe": (1.0, 2)}}))
+    path = tmp_path / "images-0.jsonl"
+    ResultsFile(tmp_path, 0, "abc").append(Record("fake", "a", {"paper": {"epe": (1.0, 2)}}))
     path.write_text("what\n" + path.read_text())
     with pytest.raises(InputError, match="line 1"):
-        ResultsFile(path, "abc")
+        ResultsFile(tmp_path, 0, "abc")
 
 
 def test_a_name_that_occurs_twice_is_refused():

@@ -33,8 +33,8 @@ class Method:
 
 def match_sgbm(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     """StereoSGBM, holes filled and raw; it searches up to the largest true disparity of the pair."""
-    gt = sample["disparity"]
-    raw = sgbm(sample["left"], sample["right"], float(gt[sample["valid"] | (gt > 0)].max()))
+    gt, valid = sample["disparity"], sample["valid"]
+    raw = sgbm(sample["left"], sample["right"], float((gt[valid] if valid.any() else gt).max()))
     return fill_rows(raw), raw
 
 
@@ -75,7 +75,7 @@ def evaluate(
     progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluates and writes results.json, images.csv, results.md, images-P.jsonl (what process P did; a run that was
-    interrupted continues from it) and pictures/. Returns the content of results.json.
+    interrupted continues from all of them) and pictures/. Returns the content of results.json.
 
     limit: only the first pairs of each data set; 0 is all.
     """
@@ -83,12 +83,12 @@ def evaluate(
     found = {protocol.name: find_pairs(_resolved(protocol.name), root)[: limit or None] for protocol in protocols}
     result: dict[str, Any] = {
         "method": {"name": method.name, **method.identity},
-        "settings": {"padding": _padding_words(bucket), "processes share": "images", "limit": limit or "none"},
+        "settings": {"padding": _padding_words(bucket), "limit": limit or "none"},
         "datasets": {},
     }
     for protocol in protocols:
         key = fingerprint(version=VERSION, method=method.name, **method.identity, bucket=bucket, **dataclasses.asdict(protocol))
-        file = ResultsFile(out / f"images-{jax.process_index()}.jsonl", key)
+        file = ResultsFile(out, jax.process_index(), key)
         records = evaluator(
             method.params,
             found[protocol.name],

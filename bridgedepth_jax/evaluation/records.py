@@ -41,23 +41,23 @@ class Record:
 
 
 class ResultsFile:
-    """Records of one run in one file of JSON lines. A last line cut short by an interruption is dropped."""
+    """Records of one run and process in a file of JSON lines; those of other processes, in files beside it, are read too.
 
-    def __init__(self, path: str | os.PathLike, fingerprint: str):
-        self.path, self.fingerprint = Path(path), fingerprint
+    A last line cut short by an interruption is dropped.
+    """
+
+    def __init__(self, folder: str | os.PathLike, process: int, fingerprint: str):
+        self.path, self.fingerprint = Path(folder) / f"images-{process}.jsonl", fingerprint
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._records: list[Record] = []
-        self._cut_last_line()
-        for number, line in enumerate(self.path.read_text().splitlines(), 1):
-            try:
-                entry = json.loads(line)
-                if entry["fingerprint"] == fingerprint:
-                    sums = {m: {k: (float(s), int(n)) for k, (s, n) in row.items()} for m, row in entry["sums"].items()}
-                    self._records.append(Record(entry["dataset"], entry["name"], sums))
-            except (ValueError, LookupError, TypeError, AttributeError):
-                raise InputError(
-                    f"{self.path} line {number}: not a result of an image; remove the file to start again"
-                ) from None
+        with open(self.path, "ab+") as file:
+            file.seek(0)
+            data = file.read()
+            if not data.endswith(b"\n"):
+                file.truncate(data.rfind(b"\n") + 1)
+        for path in sorted(self.path.parent.glob("images-*.jsonl")):
+            for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+                self._read(line, f"{path} line {number}")
 
     def of(self, dataset: str) -> list[Record]:
         """The records of a data set under this fingerprint; where an image occurs twice, its last."""
@@ -69,12 +69,14 @@ class ResultsFile:
             file.write(json.dumps(entry) + "\n")
         self._records.append(record)
 
-    def _cut_last_line(self) -> None:
-        with open(self.path, "ab+") as file:
-            file.seek(0)
-            data = file.read()
-            if not data.endswith(b"\n"):
-                file.truncate(data.rfind(b"\n") + 1)
+    def _read(self, line: bytes, where: str) -> None:
+        try:
+            entry = json.loads(line)
+            if entry["fingerprint"] == self.fingerprint:
+                sums = {m: {k: (float(s), int(n)) for k, (s, n) in row.items()} for m, row in entry["sums"].items()}
+                self._records.append(Record(entry["dataset"], entry["name"], sums))
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise InputError(f"{where}: not a result of an image; remove the file to start again") from None
 
 
 def fingerprint(**parts: Any) -> str:

@@ -7,6 +7,7 @@ depend on batch size, devices, processes or order. Letters: B batch, H W image, 
 
 import collections
 import concurrent.futures
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -184,7 +185,7 @@ class Evaluator:
             calibration = _calibration(pair, sample)
         except InputError as error:
             return _Image(pair, {}, {}, str(error))  # type: ignore[arg-type]
-        problem = _problem(sample)
+        problem = _problem(sample, protocol)
         if problem:
             return _Image(pair, sample, {}, problem)
         arrays = _padded(sample, protocol, calibration, self._bucket)
@@ -307,7 +308,7 @@ def _calibration(pair: Pair, sample: Sample) -> Calibration | None:
     return read(pair.calib).fitted(width, height)
 
 
-def _problem(sample: Sample) -> str:
+def _problem(sample: Sample, protocol: Protocol) -> str:
     """Why a readable sample cannot be measured, or nothing."""
     height, width = sample["left"].shape[:2]
     for key in ("right", "disparity", "valid"):
@@ -316,16 +317,13 @@ def _problem(sample: Sample) -> str:
             return f"left image {width}x{height}, but {key} {other}"
     if min(height, width) < MIN_SIDE:
         return f"{width}x{height}, expected at least {MIN_SIDE} pixels a side"
-    if not sample["valid"].any():
-        return "no pixel with ground truth"
-    return ""
+    return "" if pixel_masks(sample, protocol).any() else "no pixel with ground truth"
 
 
 def _unsound(row: dict[str, dict[str, tuple[float, int]]]) -> str:
     """A method must answer every pixel (but for `raw`): otherwise its means are no means over the image."""
-    total, count = row.get("all/unlimited", {}).get("density", (0.0, 0))
-    if not count:
-        return "no pixel with ground truth"
+    total, count = row["all/unlimited"]["density"]
     if total < 100 * count:
         return f"prediction not finite at {count - round(total / 100)} of {count} pixels"
-    return ""
+    endless = [metric for table in row.values() for metric, (value, _) in table.items() if not math.isfinite(value)]
+    return f"prediction so large that {endless[0]} is not finite" if endless else ""
