@@ -16,7 +16,7 @@ from bridgedepth_jax.data.synthetic.warp import right_disparity
 from bridgedepth_jax.errors import InputError
 
 SIZE = 96, 160
-FEW = dataclasses.replace(SyntheticConfig(), textures=25, small_textures=20)  # fewer textures to make
+FEW = dataclasses.replace(SyntheticConfig(), textures=25, ready_textures=20)  # fewer textures to make
 CLEAN = dataclasses.replace(FEW.clean(), flat=0.0)
 
 
@@ -82,6 +82,17 @@ def test_the_right_view_matches_at_the_disparity(layout):
             errors[k] += warped_error(scaled)[where].mean()
     assert errors[0] / 8 < 2  # grey levels; interpolating the right view costs about that
     assert errors[0] < 0.8 * errors[1] and errors[0] < 0.8 * errors[2]
+
+
+def test_every_layout_stays_in_range():
+    config = dataclasses.replace(FEW, transparent=0.0)
+    for layout in LAYOUTS:
+        data = SyntheticStereo(
+            64, 96, max_disparity=50, seed=5, photos=False, config=dataclasses.replace(config, layouts=((layout, 1.0),))
+        )
+        for i in range(40):
+            sample = data[i]
+            assert sample["valid"].all() and sample["disparity"].min() >= 0 and sample["disparity"].max() <= 50
 
 
 def noise_texture(seed: int) -> np.ndarray:

@@ -24,8 +24,8 @@ class SyntheticConfig:
     near: Range = (0.08, 0.97)
     far: Range = (0.03, 0.7)
     focal: Range = (0.7, 1.9)  # focal length in image widths
-    objects: tuple[int, int] = (4, 16)
-    clutter: float = 0.2  # probability of twice as many objects
+    objects: tuple[int, int] = (4, 15)
+    clutter: float = 0.15  # probability of twice as many objects
     tilt: Range = (0.0, 0.35)  # disparity slope of free surfaces, pixels per pixel
     thin: float = 0.3  # share of thin structures among the objects
     screen: float = 0.06  # probability of a fence, twigs or wires before the whole scene
@@ -33,7 +33,8 @@ class SyntheticConfig:
 
     # Surfaces. `textures` is the number of generated textures kept in memory (256 KiB or 768 KiB each).
     textures: int = 240
-    small_textures: int = 800  # number of ready textures for small things (48 KiB each)
+    ready_textures: int = 400  # number of finished textures kept for smaller things (192 KiB each)
+    fresh: float = 0.35  # share of the larger things whose texture is made for them all the same
     photo_share: float = 0.3  # of the surfaces, where photographs are at hand
     flat: float = 0.22  # share of surfaces without texture
     detail: float = 0.6  # share of surfaces with fine grain on top

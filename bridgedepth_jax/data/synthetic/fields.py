@@ -56,7 +56,7 @@ def _axes(rng: Rng, n: int, warp: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def clouds(rng: Rng, n: int) -> np.ndarray:
-    return _grey(fractal(rng, n, rng.uniform(1.5, 5), rng.integers(2, 5), rng.uniform(0.3, 0.55)))
+    return _grey(fractal(rng, n, rng.uniform(1.5, 5), int(rng.integers(2, 5)), rng.uniform(0.3, 0.55)))
 
 
 def rough(rng: Rng, n: int) -> np.ndarray:
@@ -167,9 +167,7 @@ def wallpaper(rng: Rng, n: int) -> np.ndarray:
         cv2.ellipse(shape, (tuple(centre), tuple(2 * size), rng.uniform(0, 180)), 255, -1, cv2.LINE_AA)
     motif = np.where(shape[..., None] > 127, motif, ground)
     times = -(-n // tile) + 1
-    rows = [
-        np.tile(motif if rng.random() < 0 or i % 2 == 0 else np.roll(motif, tile // 2, 1), (1, times, 1)) for i in range(times)
-    ]
+    rows = [np.tile(motif if i % 2 == 0 else np.roll(motif, tile // 2, 1), (1, times, 1)) for i in range(times)]
     return np.ascontiguousarray(np.concatenate(rows)[:n, :n])
 
 
@@ -193,7 +191,8 @@ def dead_leaves(rng: Rng, n: int, count: int | None = None) -> np.ndarray:
     angles = rng.uniform(0, np.pi, count) if rng.random() < 0.6 else np.zeros(count)
     for i in np.argsort(-sizes, kind="stable"):
         colour = palette[int(rng.integers(len(palette)))] * rng.uniform(0.7, 1.25)
-        _leaf(rng, image, kind[i], centres[i], sizes[i], angles[i], tuple(map(float, colour.clip(0, 255))))
+        shape = int(kind[i]), centres[i], float(sizes[i]), float(angles[i])
+        _leaf(rng, image, *shape, tuple(map(float, colour.clip(0, 255))))
     return image
 
 
@@ -215,7 +214,7 @@ def _leaf(rng: Rng, image: np.ndarray, kind: int, centre, size: float, angle: fl
 
 
 def text(rng: Rng, n: int) -> np.ndarray:
-    image = np.full((n, n), rng.choice((235, 20, rng.integers(256))), np.uint8)
+    image = np.full((n, n), (235, 20, int(rng.integers(256)))[int(rng.integers(3))], np.uint8)
     y = 0.0
     while y < n + 20:
         scale = rng.choice((0.35, 0.5, 0.8, 1.4, 2.6), p=(0.25, 0.3, 0.2, 0.15, 0.1)) * rng.uniform(0.8, 1.2)

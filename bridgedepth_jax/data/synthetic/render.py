@@ -301,7 +301,9 @@ def _composite(view: View, box: Box, colour: np.ndarray, mask: np.ndarray | None
     mask = cv2.bitwise_and(mask, mask, mask=nearer.view(np.uint8))
     np.copyto(depth, disparity, where=mask >= 128)
     cv2.copyTo(colour, (mask == 255).view(np.uint8), image)
-    rows, columns = np.divmod(np.flatnonzero((mask + np.uint8(1)) > 1), mask.shape[1])  # neither 0 nor 255
+    edge = np.flatnonzero((mask + np.uint8(1)) > 1).astype(np.int32)  # neither 0 nor 255
+    rows = edge // np.int32(mask.shape[1])
+    columns = edge - rows * np.int32(mask.shape[1])
     weight = mask[rows, columns, None].astype(np.float32) * np.float32(1 / 255)
     under = image[rows, columns].astype(np.float32)
     image[rows, columns] = (under + (colour[rows, columns] - under) * weight + 0.5).astype(np.uint8)

@@ -16,7 +16,7 @@ from bridgedepth_jax.data.synthetic.fields import Rng, natural_colour
 from bridgedepth_jax.errors import InputError
 
 SIZE = 512  # of a bank texture, texels
-_SMALL = 128
+_READY = 256
 _PHOTO_SIZE = 1024  # longer sides are reduced to it
 # The photographs and scans of the scikit-image wheel; its stereo pair is real test data and must never be here.
 WHEEL_PHOTOS = (
@@ -52,10 +52,10 @@ class TextureBank:
         self.seed, self.config, self.photos = seed, config, photos
         self._patterns: dict[int, np.ndarray] = {}
         self._pictures: dict[int, np.ndarray] = {}
-        self._small: dict[int, np.ndarray] = {}
+        self._ready: dict[int, np.ndarray] = {}
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_patterns": {}, "_pictures": {}, "_small": {}}
+        return self.__dict__ | {"_patterns": {}, "_pictures": {}, "_ready": {}}
 
     def pattern(self, number: int) -> np.ndarray:
         """uint8 (SIZE, SIZE) or (SIZE, SIZE, 3)."""
@@ -88,17 +88,18 @@ class TextureBank:
         scale = largest * rng.uniform(0.55, 1)
         crop = crop_of(rng, image, max(2, int(height * scale)), max(2, int(width * scale)))
         crop = crop[:, ::-1] if rng.random() < 0.5 else crop
-        how = cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
+        how = cv2.INTER_AREA if scale > 1.5 else cv2.INTER_LINEAR if scale > 1 else cv2.INTER_CUBIC
         return cv2.resize(crop, (width, height), interpolation=how)
 
     def surface(self, rng: Rng, size: int = 256, *, family=None) -> np.ndarray:
-        """A dressed texture, uint8 (size, size, 3). Small ones are parts of a store of dressed ones, at another brightness."""
-        if size > _SMALL or family is not None:
+        """A dressed texture, uint8 (size, size, 3): made for this use, or part of a ready one at another brightness."""
+        if size > _READY or family is not None or (size == _READY and rng.random() < self.config.fresh):
             return self._dressed(rng, size, family)
-        number = int(rng.integers(self.config.small_textures))
-        if number not in self._small:
-            self._small[number] = self._dressed(np.random.default_rng((self.seed, 4, number)), _SMALL, None)
-        crop = crop_of(rng, self._small[number], size, size)
+        number = int(rng.integers(self.config.ready_textures))
+        if number not in self._ready:
+            self._ready[number] = self._dressed(np.random.default_rng((self.seed, 4, number)), _READY, None)
+        crop = crop_of(rng, self._ready[number], size, size)
+        crop = crop[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
         return cv2.convertScaleAbs(np.ascontiguousarray(crop), alpha=rng.uniform(0.7, 1.3))
 
     def _dressed(self, rng: Rng, size: int, family) -> np.ndarray:

@@ -5,6 +5,7 @@ with disparity d is (x - cx, y - cy, f) / d. So a plane is an affine disparity, 
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -86,30 +87,30 @@ def within(world: World, plane: Plane, box: Box) -> Plane:
 
 
 def on_plane(world: World, plane: Plane, x: float, y: float, size: int, angle: float | None = None) -> np.ndarray:
-    """Homography from left pixels to texels for a texture lying in a plane, anchored where it is seen at (x, y)."""
+    """Homography from left pixels to texels for a texture lying in a plane, anchored where it is seen at (x, y).
+
+    Texel coordinates are those of the point along two unit vectors in the plane, the first of them level, then turned.
+    """
     rng, f, cx, cy = world.rng, world.focal, world.cx, world.cy
     a, b, c = plane
-    along, across = _axes(a, b, (c + a * cx + b * cy) / f)
-    turn = float(rng.choice((0.0, rng.uniform(0, 2 * np.pi)))) if angle is None else angle
-    d = max(a * x + b * y + c, 0.05)
-    density = d * rng.uniform(*world.config.texel)
-    cos, sin = density * np.cos(turn), density * np.sin(turn)
-    first, second = along * cos + across * sin, across * cos - along * sin
-    h = np.array([[e[0], e[1], e[2] * f - e[0] * cx - e[1] * cy] for e in (first, second)] + [plane])
-    u, v, q = h @ (x, y, 1.0)
-    offset = rng.uniform(0.2, 0.8, 2) * size
-    h[0] += (offset[0] - u / q) * h[2]
-    h[1] += (offset[1] - v / q) * h[2]
-    return h / (np.abs(h[2]).max() + 1e-12)
-
-
-def _axes(nx: float, ny: float, nz: float) -> tuple[np.ndarray, np.ndarray]:
-    """Two unit vectors that span the plane of a normal: the first level, the second down the plane."""
-    length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
-    nx, ny, nz = nx / length, ny / length, nz / length
-    flat = np.hypot(nx, nz)
-    ax, az = (nz / flat, -nx / flat) if flat > 1e-6 else (1.0, 0.0)
-    return np.array([ax, 0.0, az]), np.array([ny * az, nz * ax - nx * az, -ny * ax])
+    if angle is None:
+        angle = rng.uniform(0, 2 * math.pi) if rng.random() < 0.5 else 0.0
+    nz = (c + a * cx + b * cy) / f  # the plane's normal is (a, b, nz)
+    length = math.sqrt(a * a + b * b + nz * nz) + 1e-12
+    nx, ny, nz = a / length, b / length, nz / length
+    level = math.hypot(nx, nz)
+    ax, az = (nz / level, -nx / level) if level > 1e-6 else (1.0, 0.0)
+    along, across = (ax, 0.0, az), (ny * az, nz * ax - nx * az, -ny * ax)
+    density = max(a * x + b * y + c, 0.05) * rng.uniform(*world.config.texel)
+    cos, sin = density * math.cos(angle), density * math.sin(angle)
+    q = a * x + b * y + c
+    rows = []
+    for p, r in ((cos, sin), (-sin, cos)):
+        e = [p * along[i] + r * across[i] for i in range(3)]
+        row = [e[0], e[1], e[2] * f - e[0] * cx - e[1] * cy]
+        shift = rng.uniform(0.2, 0.8) * size - (row[0] * x + row[1] * y + row[2]) / q
+        rows.append([row[i] + shift * plane[i] for i in range(3)])
+    return np.array([*rows, plane]) / (max(abs(a), abs(b), abs(c)) + 1e-12)
 
 
 def bounds(x: float, y: float, width: float, height: float) -> Box:
