@@ -5,8 +5,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from imagecodecs import png_encode
 
 from bridgedepth_jax.data import (
+    formats,
     read_disparity,
     read_image,
     read_pfm,
@@ -95,6 +97,31 @@ def test_images_give_three_channels(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), rgb)
     write_png(tmp_path / "grey.png", rgb[..., 0])
     np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), np.repeat(rgb[..., :1], 3, -1))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_both_png_decoders_agree(tmp_path, monkeypatch, channels, dtype):
+    assert formats.png_decode is not None  # of the extra `fast`
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (9, 14, channels), dtype)
+    (tmp_path / "a.png").write_bytes(png_encode(pixels))
+    fast = read_image(tmp_path / "a.png")
+    monkeypatch.setattr(formats, "png_decode", None)
+    np.testing.assert_array_equal(fast, read_image(tmp_path / "a.png"))
+    assert fast.shape == (9, 14, 3) and fast.dtype == np.uint8 and fast.flags.c_contiguous
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_damaged_png_is_named(tmp_path, monkeypatch, capfd, fast):
+    if not fast:
+        monkeypatch.setattr(formats, "png_decode", None)
+    write_png(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8))
+    data = bytearray((tmp_path / "a.png").read_bytes())
+    flipped = bytes(data[:500]) + bytes([data[500] ^ 255]) + bytes(data[501:])
+    for damaged in (bytes(data[: len(data) // 2]), flipped, bytes(data[:40]), b""):
+        (tmp_path / "a.png").write_bytes(damaged)
+        with pytest.raises(InputError, match=r"a\.png"):
+            read_image(tmp_path / "a.png")
 
 
 def test_zero_depth_is_unknown_not_infinite(tmp_path):

@@ -23,6 +23,11 @@ from jaxtyping import Bool, Float32, UInt8
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 
+try:
+    from imagecodecs import PngError, png_decode
+except ImportError:  # the extra `fast` is not installed
+    png_decode = None
+
 Disparity = tuple[Float32[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]
 
 MAX_DISPARITY = 512.0  # pfm: at or beyond this is "unknown" in the sets that use it
@@ -32,6 +37,8 @@ VKITTI2_MIN_DISPARITY = 0.59  # sky is stored as 655.35 m
 FALLING_THINGS_BASELINE = 6.0 * 100  # centimetres x the 1/100 cm of the depth files
 TARTAN_AIR_BASELINE_FOCAL = 80.0  # pixels x metres
 
+# The usual PNG, 8 bits, RGB or RGBA, which the optional decoder reads a quarter faster than OpenCV, to the same pixels.
+_PNG_RGB = re.compile(rb"\x89PNG\r\n\x1a\n.{4}IHDR.{8}\x08[\x02\x06]", re.DOTALL)
 _PFM_HEADER = re.compile(rb"(P[fF])\s+(\d+)\s+(\d+)\s+(\S+)[ \t]*\r?\n")
 
 
@@ -42,6 +49,12 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
 
 def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
     """RGB of an encoded image; `name` is for the error."""
+    if png_decode is not None and _PNG_RGB.match(data):
+        try:
+            image = png_decode(data)
+        except PngError as error:
+            raise InputError(f"{name}: not a complete image file ({error})") from None
+        return image if image.shape[2] == 3 else cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
     # A camera's orientation tag is ignored: ground truth belongs to the pixels as stored.
     return cv2.cvtColor(_decode(data, name, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION), cv2.COLOR_BGR2RGB)
 
