@@ -37,7 +37,7 @@ VKITTI2_MIN_DISPARITY = 0.59  # sky is stored as 655.35 m
 FALLING_THINGS_BASELINE = 6.0 * 100  # centimetres x the 1/100 cm of the depth files
 TARTAN_AIR_BASELINE_FOCAL = 80.0  # pixels x metres
 
-# The usual PNG, 8 bits, RGB or RGBA, not interlaced, which the optional decoder reads a quarter faster than OpenCV, to the same pixels.
+# The usual PNG: 8 bits, RGB or RGBA, not interlaced. The optional decoder reads it a quarter faster, to the same pixels.
 _PNG_RGB = re.compile(rb"\x89PNG\r\n\x1a\n.{4}IHDR.{8}\x08[\x02\x06]\x00\x00\x00", re.DOTALL)
 _PFM_HEADER = re.compile(rb"(P[fF])\s+(\d+)\s+(\d+)\s+(\S+)[ \t]*\r?\n")
 
