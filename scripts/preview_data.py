@@ -47,10 +47,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="synthetic only")
     parser.add_argument("--photos", type=Path, help="synthetic only: a folder of photographs in place of the built-in ones")
     arguments = parser.parse_args()
+    if not cv2.haveImageWriter(str(arguments.out)):
+        raise InputError(f"--out {arguments.out}: no writer for this file type, expected .png or .jpg")
     sheet = contact_sheet(_samples(arguments), arguments.width)
     with replacing(arguments.out) as temporary:
-        if not cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-            raise InputError(f"--out {arguments.out}: cannot be written as an image")
+        cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     print(f"{arguments.out}: {sheet.shape[1]} x {sheet.shape[0]} pixels, left | right | disparity | masks | warped error")
 
 

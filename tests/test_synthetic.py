@@ -220,6 +220,8 @@ def test_bad_sizes():
         SyntheticStereo(16, 512)
     with pytest.raises(InputError, match="max_disparity"):
         SyntheticStereo(64, 64, max_disparity=0)
+    with pytest.raises(InputError, match="seed -1"):
+        SyntheticStereo(64, 64, seed=-1)
 
 
 def test_contact_sheet():

@@ -42,6 +42,8 @@ class SyntheticStereo:
             raise InputError(f"synthetic: image size {height} x {width}; expected at least 32 x 32")
         if not max_disparity >= 1:
             raise InputError(f"synthetic: max_disparity {max_disparity}; expected at least 1")
+        if seed < 0:
+            raise InputError(f"synthetic: seed {seed}; expected 0 or more")
         self.height, self.width, self.max_disparity = height, width, float(max_disparity)
         self.seed, self.size = seed, size
         self.config = config or SyntheticConfig()

@@ -50,7 +50,7 @@ def highlight(world: World) -> None:
     field = np.zeros((world.height // 4, world.everywhere()[2] // 4), np.uint8)
     for _ in range(int(rng.integers(1, 9))):
         centre = tuple(int(v) for v in rng.uniform(0, 1, 2) * field.shape[::-1])
-        axes = tuple(int(v) for v in 10 ** rng.uniform(-2.3, -1.2, 2) * field.shape[1] + 1)
+        axes = tuple(int(v) for v in 10 ** rng.uniform(-2.5, -1.5, 2) * field.shape[1] + 1)
         cv2.ellipse(field, centre, axes, rng.uniform(0, 180), 0, 360, int(rng.uniform(30, 200)), -1, cv2.LINE_AA)
     field = cv2.GaussianBlur(field, (0, 0), rng.uniform(0.7, 3))
     columns = np.broadcast_to(np.arange(world.width, dtype=np.float32)[None], (world.height, world.width))
