@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from bridgedepth_jax.data.augment import AugmentConfig
+from bridgedepth_jax.data.datasets import DATASETS, NAMES
 from bridgedepth_jax.data.formats import (
     read_disparity,
     read_image,
@@ -15,7 +16,7 @@ from bridgedepth_jax.data.formats import (
     write_pfm,
     write_png,
 )
-from bridgedepth_jax.data.registry import DATASETS, NAMES, Pair, Sample, find_pairs, read_sample
+from bridgedepth_jax.data.registry import Pair, Sample, find_pairs, read_sample
 from bridgedepth_jax.data.sources import SyntheticOptions
 
 if TYPE_CHECKING:

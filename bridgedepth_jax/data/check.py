@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgedepth_jax.data.registry import DATASETS
+from bridgedepth_jax.data.datasets import DATASETS
 from bridgedepth_jax.data.sources import RawSource, open_source
 from bridgedepth_jax.errors import InputError
 
