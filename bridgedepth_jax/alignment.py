@@ -26,6 +26,7 @@ from bridgedepth_jax.ops.windows import (
 Tokens = Float[Array, "B Y X N C"]
 
 
+@jax.jit
 def window_attention(
     q: Float[Array, "M P n C"],
     k: Float[Array, "M Q l C"],

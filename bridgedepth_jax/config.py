@@ -184,6 +184,8 @@ class ModelConfig:
 
     def to_original(self) -> dict[str, dict[str, Any]]:
         """The original's tree. Raises ValueError where it has no word for a field that differs from its constant."""
+        if self.mono.name not in _VIT:
+            raise ValueError(f"the original's config cannot express mono.name {self.mono.name!r}, only {sorted(_VIT)}")
         tree: dict[str, dict[str, Any]] = {}
         for (node, key), path in _ORIGINAL.items():
             tree.setdefault(node, {})[key] = _get(self, path)

@@ -157,6 +157,7 @@ def conv(
     )
 
 
+@jax.jit
 def depthwise_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"]) -> Float[Array, "B H W C"]:
     """Depthwise cross-correlation with zero padding, as shifted products: XLA's grouped convolution is 10x slower on CPU.
 

@@ -3,6 +3,7 @@
 Letters: B batch, H W map at 1/8, N candidates, C channels, h heads, k head width; a stripe is a column or a row.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from bridgedepth_jax.layers import Linear, Mlp, at_least_float32, depthwise_conv
 from bridgedepth_jax.ops.fourier import fourier_features
 
 
+@functools.partial(jax.jit, static_argnums=3)
 def stripe_attention(q: Array, k: Array, v: Array, heads: int) -> Float[Array, "B L M N C"]:
     """Attention within stripes: (B, stripes, pixels of a stripe, N, C).
 
