@@ -237,8 +237,15 @@ def attention(
 
 
 def drop_path(module: nn.Module, x: Array, rate: float, *, train: bool) -> Array:
-    """Stochastic depth: in training a sample's branch `x` is dropped with probability `rate`, else divided by 1 - rate."""
+    """Stochastic depth: in training a sample's branch `x` is dropped with probability `rate`, else divided by 1 - rate.
+
+    A sample's draw depends on its number alone: its row, or what the collection "samples" (`numbers`, one a row) says, so
+    that a part of a batch draws as the whole batch does.
+    """
     if not train or rate == 0:
         return x
-    keep = jax.random.bernoulli(module.make_rng("drop_path"), 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    numbers = module.scope.root.get_variable("samples", "numbers", jnp.arange(len(x)))  # type: ignore[union-attr]
+    key = module.make_rng("drop_path")
+    keep = jax.vmap(lambda number: jax.random.bernoulli(jax.random.fold_in(key, number), 1 - rate))(numbers)
+    keep = keep.reshape(-1, *(1,) * (x.ndim - 1))
     return jnp.where(keep, x / (1 - rate), 0)

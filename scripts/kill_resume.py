@@ -41,7 +41,7 @@ class Runs:
             str(ROOT / "configs" / "debug.py"),
             f"--config.solver.max_iter={steps}",
             "--config.solver.batch_size=8",
-            "--config.run.latest_every=1",
+            "--config.run.latest_every=4",
             "--config.run.keep=2",
             "--config.run.images_every=0",
             "--config.eval.datasets=()",
@@ -111,7 +111,7 @@ def check_close(name: str, a: Path, b: Path, tolerance: float) -> None:
 def kill(runs: Runs, kills: int, seed: int) -> None:
     rng, workdir, done = random.Random(seed), runs.fresh("killed"), 0
     for _ in range(kills):
-        ahead = rng.choice([0, 1, 2, 3])  # 0: while it starts, restores or compiles
+        ahead = rng.choice([0, 4, 6, 9])  # 0: while it starts, restores or compiles
         delay = rng.uniform(0, 10) if ahead == 0 else rng.uniform(0, 0.3)
         status = runs.stop_after(workdir, done + ahead, signal.SIGKILL, delay=delay)
         steps = sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())

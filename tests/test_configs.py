@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from bridgedepth_jax.checkpoint import expected_shapes, flatten
 from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.training import optimizer
@@ -57,6 +58,12 @@ def test_rows_of_the_specification(name):
     row = (experiment.model.backbone.drop_path, experiment.init, data.crop, solver.max_iter, solver.batch_size, solver.max_disp)
     assert row == ROWS[name]
     assert experiment.model == ModelConfig.variant(name)
+
+
+def test_the_frozen_branch_is_a_checkpoint_of_its_own():
+    experiment = load("debug")
+    mono = {name: leaf.shape for name, leaf in flatten(experiment.abstract_params()["mono"]).items()}
+    assert mono == expected_shapes("depth-anything", experiment.model.mono)
 
 
 def test_default_lists_every_field():

@@ -51,7 +51,11 @@ def train(
     `start` gives what a fresh run starts from; it is not called if the workdir has a checkpoint. Raises
     InputError for a workdir of another experiment or one that cannot be written, TrainingFailed if the loss stays bad.
     """
-    return _Run(experiment, workdir, data, start, evaluate).go()
+    run = _Run(experiment, workdir, data, start, evaluate)
+    try:
+        return run.go()
+    finally:
+        run.close()
 
 
 class _Run:
@@ -76,7 +80,7 @@ class _Run:
     def go(self) -> str:
         solver, run = self.experiment.solver, self.experiment.run
         if self.step >= solver.max_iter:
-            return self._finish(f"finished: all {solver.max_iter} steps are done")
+            return f"finished: all {solver.max_iter} steps are done"
         self._describe_start()
         pending = None
         stream = batches(self.data, self.step, self.rows)
@@ -97,17 +101,18 @@ class _Run:
                     pending = None
                     self.checkpoints.save(self.state, self._description())
                 if stopping:
-                    return self._finish(f"stopped by SIGTERM after step {self.step}, saved; the same command continues")
+                    self.checkpoints.wait()
+                    return f"stopped by SIGTERM after step {self.step}, saved; the same command continues"
                 if self.evaluate and self.experiment.eval.every and self._due(self.experiment.eval.every):
                     self._evaluate()
             if pending:
                 self._report(*pending)
         self.checkpoints.save(self.state, self._description())
         self.checkpoints.wait()
-        if self.evaluate and not (self.experiment.eval.every and self.step % self.experiment.eval.every == 0):
+        if self.evaluate:
             self._evaluate()
         export(self.workdir / "export", self.state.params, self.frozen, self.experiment, self.step)
-        return self._finish(f"finished after {self.step} steps")
+        return f"finished after {self.step} steps"
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 and self.step < self.experiment.solver.max_iter
@@ -175,7 +180,7 @@ class _Run:
         )  # fmt: skip
 
     def _compile(self, rows: jax.sharding.NamedSharding) -> Callable:
-        step = make_step(BridgeDepth(self.experiment.model), self.experiment.model, self.experiment.solver)
+        step = make_step(BridgeDepth(self.experiment.model), self.experiment.model, self.experiment.solver, self.mesh)
         state = sharding.tree_shardings(self.state, self.mesh)
         frozen = sharding.tree_shardings(self.frozen, self.mesh)
         one = sharding.replicated(self.mesh)
@@ -238,12 +243,13 @@ class _Run:
         frozen = sum(leaf.size for leaf in jax.tree.leaves(self.frozen))
         print(f"{size / 1e6:.1f} M parameters trained, {frozen / 1e6:.1f} M frozen; from step {self.step}", flush=True)
 
-    def _finish(self, word: str) -> str:
-        self.checkpoints.wait()
-        self.checkpoints.close()
+    def close(self) -> None:
+        """Ends what works in the background; a save under way is finished."""
         if self.records:
             self.records.close()
-        return word
+        with contextlib.suppress(InputError):  # of a save: `wait` or the next `save` raised it where it matters
+            self.checkpoints.wait()
+        self.checkpoints.close()
 
 
 @contextlib.contextmanager

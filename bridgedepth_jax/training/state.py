@@ -8,6 +8,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.training import losses, optimizer
@@ -55,18 +57,27 @@ def make_state(trained: dict[str, Any], solver: SolverConfig, seed: int) -> Trai
 Step = Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, Array], Array]]
 
 
-def make_step(network: Any, model: ModelConfig, solver: SolverConfig) -> Step:
+def make_step(network: Any, model: ModelConfig, solver: SolverConfig, mesh: Mesh) -> Step:
     """`step(state, frozen, batch) -> (state, metrics, disparity)`: `network` is a BridgeDepth, metrics are scalars,
     disparity (B, H, W) is the prediction of the last layer.
 
     A loss or gradient that is not finite leaves parameters and moments as they were.
+
+    Each device takes its rows through the network alone, with whole parameters, and the sums are added up at the end: all
+    that devices send each other is gradients and scalars, and parameters where they are split over `fsdp`.
     """
     update = optimizer.make_optimizer(solver)
+    axes = mesh.axis_names
 
-    def loss(trained: Any, frozen: Any, part: Batch, counts: losses.Counts, key: Array) -> tuple[Array, tuple]:
+    def loss(
+        trained: Any, frozen: Any, part: Batch, numbers: Array, counts: losses.Counts, key: Array
+    ) -> tuple[Array, tuple[dict[str, Array], Array]]:
         dtype = jax.tree.leaves(trained)[0].dtype
         output = network.apply(
-            {"params": {**frozen, **trained}},
+            {
+                "params": {**frozen, **trained},
+                "samples": {"numbers": jnp.concatenate([numbers, solver.batch_size + numbers])},  # left, right
+            },
             part.left.astype(dtype),
             part.right.astype(dtype),
             train=True,
@@ -76,34 +87,46 @@ def make_step(network: Any, model: ModelConfig, solver: SolverConfig) -> Step:
         values = losses.losses(output, part.disparity, part.valid, model, solver, counts)
         return losses.total(values, model, solver), (values, output.disparities[-1])
 
-    def gradients(state: TrainState, frozen: Any, batch: Batch) -> tuple[Any, dict[str, Array], Array]:
-        counts = losses.count(batch.disparity, batch.valid, model, solver)
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    def local_gradients(
+        trained: Any, frozen: Any, batch: Batch, counts: losses.Counts, key: Array
+    ) -> tuple[Any, dict[str, Array], Array]:
+        """Of this device's rows; gradients and losses are summed over the devices."""
+        rows = len(batch.valid)
+        numbers = lax.axis_index(axes) * rows + jnp.arange(rows)
 
-        def part_gradients(part: Batch, key: Array) -> tuple[Any, Array]:
-            value, gradient = jax.value_and_grad(loss, has_aux=True)(state.params, frozen, part, counts, key)
+        def part_gradients(part: Batch, numbers: Array) -> tuple[Any, Array]:
+            value, gradient = jax.value_and_grad(loss, has_aux=True)(trained, frozen, part, numbers, counts, key)
             total, (values, disparity) = value
             return (gradient, {"loss": total, **values}), disparity
 
         if solver.accumulate == 1:
-            (gradient, values), disparity = part_gradients(batch, key)
-            return gradient, values, disparity
+            sums, disparity = part_gradients(batch, numbers)
+        else:
 
-        def add(sums: Any, part: tuple[Batch, Array]) -> tuple[Any, Array]:
-            new, disparity = part_gradients(*part)
-            return jax.tree.map(jnp.add, sums, new), disparity
+            def add(sums: Any, part: tuple[Batch, Array]) -> tuple[Any, Array]:
+                new, disparity = part_gradients(*part)
+                return jax.tree.map(jnp.add, sums, new), disparity
 
-        # Part j takes samples j, j + parts, ...: each device holds some of every part, so none has to move.
-        parts = solver.accumulate
-        stacked = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-        stacked = (stacked, jax.random.split(key, parts))
-        shapes, _ = jax.eval_shape(part_gradients, *jax.tree.map(lambda x: x[0], stacked))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        (gradient, values), disparity = lax.scan(add, zeros, stacked)
-        return gradient, values, disparity.swapaxes(0, 1).reshape(batch.disparity.shape)
+            parts = jax.tree.map(lambda x: x.reshape(solver.accumulate, -1, *x.shape[1:]), (batch, numbers))
+            shapes, _ = jax.eval_shape(part_gradients, *jax.tree.map(lambda x: x[0], parts))
+            sums, disparity = lax.scan(add, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), parts)
+            disparity = disparity.reshape(batch.disparity.shape)
+        gradient, values = lax.psum(sums, axes)
+        return gradient, values, disparity
+
+    split_rows, whole = P(axes), P()
+    gradients = jax.shard_map(
+        local_gradients,
+        mesh=mesh,
+        in_specs=(whole, whole, split_rows, whole, whole),
+        out_specs=(whole, whole, split_rows),
+        check_vma=False,  # the sums over devices are written out
+    )
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, dict[str, Array], Array]:
-        gradient, values, disparity = gradients(state, frozen, batch)
+        counts = losses.count(batch.disparity, batch.valid, model, solver)
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        gradient, values, disparity = gradients(state.params, frozen, batch, counts, key)
         gradient, norm = optimizer.clip(gradient, solver.grad_clip)
         rate = one_cycle(state.step, solver.base_lr, solver.max_iter)
         updates, moments = update.update(gradient, state.moments, state.params, rate=rate)

@@ -1,0 +1,66 @@
+"""What a compiled training step costs, read from the program: memory, FLOPs, and what the devices send each other."""
+
+import re
+from collections import Counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bridgedepth_jax.model import BridgeDepth
+from bridgedepth_jax.training import sharding
+from bridgedepth_jax.training.experiment import Experiment
+from bridgedepth_jax.training.state import Batch, make_step, split
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
+_LINE = re.compile(rf"= (?P<types>.*?) (?P<kind>{'|'.join(COLLECTIVES)})(?:-start)?\(")
+_ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+[0-9]+)\[(?P<shape>[0-9,]*)\]")
+
+
+def compile_step(experiment: Experiment, devices: list[jax.Device]) -> Any:
+    """The compiled step of an experiment on these devices, from shapes alone: no parameter is ever made."""
+    mesh = sharding.make_mesh(experiment.run.fsdp, devices)
+    rows = sharding.batch_sharding(mesh, experiment.solver.batch_size)
+    state = experiment.abstract_state()
+    _, frozen = split(experiment.abstract_params(), experiment.solver)
+    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, experiment.run.frozen_dtype), frozen)
+    size = (experiment.solver.batch_size, *experiment.data.crop)
+    image = jax.ShapeDtypeStruct((*size, 3), jnp.uint8)
+    batch = Batch(image, image, jax.ShapeDtypeStruct(size, jnp.float32), jax.ShapeDtypeStruct(size, jnp.bool_))
+    shardings = (sharding.tree_shardings(state, mesh), sharding.tree_shardings(frozen, mesh), rows)
+    step = make_step(BridgeDepth(experiment.model), experiment.model, experiment.solver, mesh)
+    out = (shardings[0], sharding.replicated(mesh), rows)
+    return jax.jit(step, in_shardings=shardings, out_shardings=out, donate_argnums=0).lower(state, frozen, batch).compile()
+
+
+def collective_bytes(text: str) -> dict[str, Counter[str]]:
+    """Of an optimised HLO text, by kind: `bytes` of the results on a device, `count`, and `largest` single result."""
+    found: dict[str, Counter[str]] = {}
+    for line in text.splitlines():
+        match = _LINE.search(line)
+        if match:
+            size = sum(map(_bytes, _ARRAY.finditer(match["types"])))
+            row = found.setdefault(match["kind"], Counter())
+            row.update(bytes=size, count=1)
+            row["largest"] = max(row["largest"], size)
+    return found
+
+
+def memory(compiled: Any) -> dict[str, float]:
+    """GiB on a device: `arguments` (state, frozen parameters, batch), `temporary` (activations, gradients), `peak` of both."""
+    parts = compiled.memory_analysis()
+    gib = {name: getattr(parts, f"{name}_size_in_bytes") / 2**30 for name in ("argument", "temp", "output", "alias")}
+    peak = gib["argument"] + gib["temp"] + gib["output"] - gib["alias"]
+    return {"arguments": gib["argument"], "temporary": gib["temp"], "peak": peak}
+
+
+def flops(compiled: Any) -> float:
+    """Of one step on one device, as XLA counts them."""
+    cost = compiled.cost_analysis()
+    return float((cost[0] if isinstance(cost, list) else cost).get("flops", np.nan))
+
+
+def _bytes(array: re.Match[str]) -> int:
+    bits = 8 if array["type"] == "pred" else int(re.sub(r"[a-z]+", "", array["type"].split("e")[0]) or 8)
+    return bits * int(np.prod([int(n) for n in array["shape"].split(",") if n], dtype=np.int64)) // 8

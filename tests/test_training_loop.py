@@ -1,0 +1,327 @@
+"""The loop, with a network of two layers in place of BridgeDepth: resume, stop, skip, move, accumulate, refuse."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from bridgedepth_jax import checkpoint
+from bridgedepth_jax.checkpoint import load_checkpoint
+from bridgedepth_jax.config import ModelConfig
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.layers import drop_path
+from bridgedepth_jax.model import StereoOutput
+from bridgedepth_jax.training import experiment as experiment_module
+from bridgedepth_jax.training import loop
+from bridgedepth_jax.training.config import EvalConfig, RunConfig, SolverConfig
+from bridgedepth_jax.training.experiment import Experiment
+from bridgedepth_jax.training.export import load_run
+from bridgedepth_jax.training.loop import TrainingFailed, train
+from bridgedepth_jax.training.sharding import make_mesh
+from bridgedepth_jax.training.start import Start, make_start
+
+HEIGHT, WIDTH, STEPS = 16, 32, 8
+MODEL = ModelConfig()
+NMP = dataclasses.replace(MODEL.nmp, infer_layers=1, refine_layers=1)
+MODEL = dataclasses.replace(MODEL, nmp=NMP)
+
+
+class Stub(nn.Module):
+    """The outputs of BridgeDepth from next to nothing, with its freezing of `mono` and a dropped branch."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, left, right, *, train=False, train_mono=False):
+        x = jnp.concatenate([left, right]) / 255
+        x = nn.avg_pool(x, (8, 8), (8, 8))
+        x = x + drop_path(self, nn.Dense(3, name="branch")(x), 0.5, train=train)
+        left, right = jnp.split(nn.Dense(32, name="wide")(x), 2)
+        mono = nn.Dense(32, name="mono")(left)
+        mono = mono if train_mono else jax.lax.stop_gradient(mono)
+        tokens = nn.gelu(jnp.concatenate([left, right, mono], -1))
+        b, h, w, _ = tokens.shape
+
+        def full(name, size, *shape):
+            return jnp.abs(nn.Dense(size, name=name)(tokens)).reshape(b, h, w, *shape)
+
+        def pixels(x):
+            return x.reshape(b, h, w, 8, 8, -1).swapaxes(2, 3).reshape(b, 8 * h, 8 * w, -1)
+
+        return StereoOutput(
+            disparities=pixels(full("refine_head", 64, 64))[None, ..., 0],
+            coarse_disparities=pixels(full("coarse", 128, 128))[None],
+            logits=pixels(full("score", 128, 128))[None],
+            proposals=full("proposals", 2, 2),
+            prob=jax.nn.softmax(full("prob", 40, 40)),
+            mono=jnp.stack([pixels(full(f"mono_{i}", 64, 64))[..., 0] for i in range(2)]),
+        )
+
+
+@functools.cache
+def stub_params():
+    image = jnp.zeros((1, HEIGHT, WIDTH, 3))
+    return jax.jit(Stub(MODEL).init)(jax.random.key(0), image, image)["params"]
+
+
+def replace_network(patch):
+    """Everywhere that asks what the parameters of BridgeDepth are."""
+
+    def shapes(kind, config):
+        tree = stub_params() if kind == "bridgedepth" else stub_params()["mono"]
+        return {name: leaf.shape for name, leaf in checkpoint.flatten(tree).items()}
+
+    patch.setattr(loop, "BridgeDepth", Stub)
+    patch.setattr(experiment_module, "_abstract_params", lambda model: jax.eval_shape(stub_params))
+    patch.setattr(checkpoint, "expected_shapes", shapes)
+
+
+@pytest.fixture(autouse=True)
+def stub(monkeypatch):
+    replace_network(monkeypatch)
+
+
+class Noise:
+    """Batches from the step; `poison` are steps without a finite loss, `at` calls a function before a step."""
+
+    fingerprint = "noise"
+
+    def __init__(self, batch=8, poison=(), at=()):
+        self.batch, self.poison, self.at = batch, poison, dict(at)
+
+    def iterate(self, start_step=0, *, host=0, hosts=1):
+        for step in itertools.count(start_step):
+            self.at.get(step, lambda: None)()
+            rng = np.random.default_rng(step)
+            shape = (self.batch, HEIGHT, WIDTH)
+            left, right = (rng.integers(0, 256, (*shape, 3), np.uint8) for _ in range(2))
+            disparity = rng.uniform(0, 40, shape).astype(np.float32)
+            if step in self.poison:
+                disparity[0, 0, 0] = np.nan
+            yield {"left": left, "right": right, "disparity": disparity, "valid": rng.random(shape) < 0.9}
+
+
+def make(**solver) -> Experiment:
+    solver = dict(max_iter=STEPS, batch_size=8, base_lr=1e-2, loss_weights=(1.0, 2.0), max_bad_steps=3) | solver
+    return Experiment(
+        model=MODEL,
+        solver=SolverConfig(**solver),
+        run=RunConfig(latest_every=3, images_every=0, print_every=1),
+        eval=EvalConfig(datasets=()),
+        init="random-mono",
+    )
+
+
+def run(workdir, experiment=None, data=None, *, devices=1, evaluate=None):
+    """One start of train.py on some of the simulated devices."""
+    start = Start(jax.tree.map(np.asarray, stub_params()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.sharding, "make_mesh", functools.partial(make_mesh, devices=jax.devices()[:devices]))
+        return train(experiment or make(), workdir, data or Noise(), lambda: start, evaluate)
+
+
+def log(workdir, *keys):
+    return [tuple(row[key] for key in keys) for row in map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())]
+
+
+def state(workdir):
+    return jax.tree.map(np.asarray, load_run(workdir)[1])
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, state(a), state(b))
+    assert log(a, "step", "loss", "grad_norm") == log(b, "step", "loss", "grad_norm")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("unbroken")
+    with pytest.MonkeyPatch.context() as patch:
+        replace_network(patch)
+        assert run(workdir) == f"finished after {STEPS} steps"
+    return workdir
+
+
+def test_a_finished_run_exports_and_says_so_when_started_again(unbroken, capsys):
+    assert [step for (step,) in log(unbroken, "step")] == list(range(STEPS))
+    exported, kept = load_checkpoint(unbroken / "export"), state(unbroken)
+    np.testing.assert_array_equal(exported.params["wide"]["kernel"], kept.params["wide"]["kernel"])
+    np.testing.assert_array_equal(exported.params["mono"]["kernel"], stub_params()["mono"]["kernel"])
+    assert "mono" not in kept.params and "mono" not in kept.moments.mu
+    assert run(unbroken) == f"finished: all {STEPS} steps are done"
+    environment = json.loads((unbroken / "run.jsonl").read_text().splitlines()[0])
+    assert environment["versions"]["jax"] == jax.__version__ and environment["experiment"]["seed"] == 326
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", [0, 2, 4])
+def test_a_killed_run_continues_exactly(tmp_path, unbroken, step):
+    def die():
+        raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path, data=Noise(at={step: die}))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "lo')  # the line it was writing
+    run(tmp_path)
+    same(tmp_path, unbroken)
+
+
+def test_sigterm_saves_at_once_and_the_run_continues_exactly(tmp_path, unbroken):
+    word = run(tmp_path, data=Noise(at={4: lambda: os.kill(os.getpid(), signal.SIGTERM)}))
+    assert word == "stopped by SIGTERM after step 5, saved; the same command continues"
+    assert int(state(tmp_path).step) == 5 and not (tmp_path / "export").exists()
+    run(tmp_path)
+    same(tmp_path, unbroken)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_damaged_newest_checkpoint_costs_only_its_steps(tmp_path, unbroken):
+    run(tmp_path, data=Noise(at={6: lambda: os.kill(os.getpid(), signal.SIGTERM)}))
+    for file in (tmp_path / "checkpoints" / "7" / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:-7])
+    run(tmp_path)
+    same(tmp_path, unbroken)
+
+
+def test_the_devices_do_not_decide_the_result(tmp_path, unbroken):
+    stop = [Noise(at={step: lambda: os.kill(os.getpid(), signal.SIGTERM)}) for step in (2, 5)]
+    run(tmp_path, data=stop[0], devices=1)
+    fsdp = dataclasses.replace(make(), run=dataclasses.replace(make().run, fsdp=4))
+    run(tmp_path, fsdp, data=stop[1], devices=8)
+    run(tmp_path, devices=2)
+    np.testing.assert_allclose(log(tmp_path, "loss"), log(unbroken, "loss"), rtol=1e-5)
+
+
+def test_accumulation_changes_rounding_only(tmp_path, unbroken):
+    run(tmp_path, make(accumulate=2), devices=4)
+    # Later steps differ by more: the gradient through the medians lands on another pixel after a change of one ulp.
+    np.testing.assert_allclose(log(tmp_path, "loss")[:4], log(unbroken, "loss")[:4], rtol=1e-5)
+
+
+def test_drop_path_draws_per_sample(unbroken):
+    """Without it the two tests above would show less."""
+    image = jnp.ones((2, HEIGHT, WIDTH, 3))
+    variables = {"params": stub_params(), "samples": {"numbers": jnp.array([5, 9, 13, 17])}}
+
+    def apply(numbers, rows):
+        values = variables | {"samples": {"numbers": jnp.asarray(numbers)}}
+        return Stub(MODEL).apply(values, image[rows], image[rows], train=True, rngs={"drop_path": jax.random.key(3)}).proposals
+
+    whole = apply([5, 9, 13, 17], slice(0, 2))
+    for row, numbers in enumerate([[5, 13], [9, 17]]):
+        np.testing.assert_allclose(apply(numbers, slice(row, row + 1))[0], whole[row], rtol=1e-5)
+
+
+def test_a_bad_batch_is_skipped_and_counted(tmp_path):
+    run(tmp_path, data=Noise(poison={2, 3}))
+    assert log(tmp_path, "skipped")[-1] == (2,)
+    final = state(tmp_path)
+    assert int(final.moments.count) == STEPS - 2 and int(final.step) == STEPS
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(final.params))
+
+
+def test_too_many_bad_batches_stop_the_run_and_the_last_is_kept(tmp_path):
+    with pytest.raises(TrainingFailed, match="3 steps in a row without a finite loss and gradient; the batch of step 4"):
+        run(tmp_path, data=Noise(poison=range(2, 8)))
+    batch = np.load(tmp_path / "bad_batch_4_process0.npz")
+    assert np.isnan(batch["disparity"][0, 0, 0]) and batch["left"].shape == (8, HEIGHT, WIDTH, 3)
+
+
+def test_frozen_parameters_get_no_gradient_and_trained_ones_do(tmp_path):
+    run(tmp_path, make(train_mono=True, mono_rate=1.0, max_iter=2))
+    trained = state(tmp_path)
+    assert not (tmp_path / "mono").exists()
+    assert np.abs(trained.params["mono"]["kernel"] - stub_params()["mono"]["kernel"]).max() > 1e-5
+
+
+def test_a_half_precision_frozen_branch(tmp_path):
+    experiment = dataclasses.replace(make(max_iter=2), run=RunConfig(frozen_dtype="bfloat16", images_every=0))
+    run(tmp_path, experiment)
+    assert str(load_checkpoint(tmp_path / "mono", dtype=None).params["kernel"].dtype) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (dict(base_lr=1.0), "solver.base_lr"),
+        (dict(max_iter=STEPS + 1), "solver.max_iter"),
+        (dict(batch_size=16), "solver.batch_size"),
+    ],
+)
+def test_a_workdir_of_another_run_is_refused(unbroken, change, words):
+    with pytest.raises(InputError, match=f"holds another run, it differs in {words}"):
+        run(unbroken, make(**change))
+
+
+def test_a_workdir_of_other_data_is_refused(unbroken):
+    data = Noise()
+    data.fingerprint = "other"
+    with pytest.raises(InputError, match="data \\(fingerprint noise there, other now\\)"):
+        run(unbroken, data=data)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "devices", "words"),
+    [
+        (make(batch_size=4), 8, "a batch of 4 pairs is not a multiple of the number of devices, 8"),
+        (make(accumulate=2), 8, "a batch of 4 pairs is not a multiple"),
+        (dataclasses.replace(make(), run=RunConfig(fsdp=3)), 8, "run.fsdp = 3"),
+    ],
+)
+def test_devices_that_do_not_fit_are_refused(tmp_path, experiment, devices, words):
+    with pytest.raises(InputError, match=words):
+        run(tmp_path, experiment, devices=devices)
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        run(tmp_path / "file" / "run")
+
+
+def test_evaluation_is_called_with_the_whole_tree(tmp_path):
+    seen = []
+
+    def evaluate(params):
+        seen.append(sorted(params))
+        return {"set/epe": 1.5}
+
+    run(tmp_path, dataclasses.replace(make(), eval=EvalConfig(datasets=(), every=4)), evaluate=evaluate)
+    assert len(seen) == 2 and "mono" in seen[0] and "wide" in seen[0]
+    rows = [json.loads(line) for line in (tmp_path / "evaluation.jsonl").read_text().splitlines()]
+    assert rows == [{"step": 4, "set/epe": 1.5}, {"step": 8, "set/epe": 1.5}]
+
+
+def test_start_from_a_run_with_and_without_its_optimiser(unbroken, monkeypatch):
+    from bridgedepth_jax.training import start
+
+    fresh = {name: np.zeros_like(value) for name, value in start.flatten(stub_params()).items()}
+    monkeypatch.setattr(start, "_random", lambda experiment: fresh)
+    weights = make_start(make(base_lr=1.0), str(unbroken))
+    assert weights.state is None
+    np.testing.assert_array_equal(weights.params["wide"]["kernel"], state(unbroken).params["wide"]["kernel"])
+    whole = make_start(make(base_lr=1.0, no_resume_optimizer=False), str(unbroken))
+    assert int(whole.state.step) == STEPS and int(whole.state.moments.count) == STEPS
+
+
+def test_merge_is_strict_unless_told():
+    from bridgedepth_jax.training.start import merge
+
+    expected, given = {"a": np.zeros(2), "b": np.zeros(3)}, {"a": np.ones(2), "b": np.ones(4), "c": np.ones(1)}
+    with pytest.raises(InputError, match=r"1 unused \(c, ...\); 1 of another shape \(b, ...\)"):
+        merge(expected, given, strict=True, source="x")
+    merged = merge(expected, given, strict=False, source="x")
+    assert merged.keys() == expected.keys() and merged["a"].sum() == 2 and merged["b"].sum() == 0
