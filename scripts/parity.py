@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import sys
 import tempfile
@@ -28,8 +29,12 @@ from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.model import BridgeDepth
 from bridgedepth_jax.mono.depth_anything import DepthAnything, normalize
+from bridgedepth_jax.training.config import SolverConfig
+from bridgedepth_jax.training.sharding import make_mesh
+from bridgedepth_jax.training.state import Batch, make_state, make_step, split
 from convert.__main__ import main as convert
 from convert.pth import Config, write_pth
+from convert.rules import name_of
 
 # Limits, from the reference's README, which says what the original reaches against itself.
 DISPARITY_MEDIAN = 5e-4  # px, float32
@@ -37,6 +42,12 @@ DISPARITY_FAR = 0.05  # px, float32: ...
 DISPARITY_FAR_SHARE = 0.02  # ... at most this share of pixels beyond it
 FEATURES = 1e-4  # of the tensor's RMS, float32, before the first discrete choice
 DISPARITY_FLOAT64 = 1e-8  # px
+LOSSES = 1e-4  # relative, float32 ...
+REFINED_LOSSES = 5e-3  # ... and those behind the first discrete choice
+LOSSES_FLOAT64 = 1e-7
+GRADIENTS_FLOAT64 = 1e-6
+VANISHING = 1e-9  # of the largest gradient norm
+TOTALS_FLOAT64 = 1e-6
 TAPS = {  # golden key: where the network sows it, and its axes here
     "mono_input": ("mono_input", None),
     "mono_features": ("mono_features", None),
@@ -151,7 +162,41 @@ def check_mono(case: str, weights: Weights, golden: Any, *, float64: bool) -> It
             yield Row(case, f"{key}, of RMS", relative(value, golden[key]), FEATURES)
 
 
-KINDS: dict[str, Callable[..., Iterator[Row]]] = {"inference": check_inference, "mono": check_mono}
+def check_train(case: str, weights: Weights, golden: Any, *, float64: bool) -> Iterator[Row]:
+    """Losses of the first step; in float64 also the gradient norm of every parameter and the total loss of four steps."""
+    reference = golden["json"]
+    expected, options = reference["float64"] if float64 else reference, reference["opts"]
+    solver = SolverConfig(
+        max_iter=reference["max_iter"],
+        batch_size=len(golden["left"]),
+        loss_type=options.pop("SOLVER.LOSS_TYPE", "L1"),
+        max_disp=options.pop("SOLVER.MAX_DISP", 192),
+    )
+    if options:
+        raise InputError(f"{case}: unknown options {sorted(options)}")
+    mesh = make_mesh(1, jax.devices()[:1])
+    step = jax.jit(make_step(BridgeDepth(weights.config), weights.config, solver, mesh, parameter_norms=True))
+    trained, frozen = split(weights.params, solver)
+    state, batch = make_state(trained, solver, 0), Batch(*(golden[name] for name in ("left", "right", "disp", "valid")))
+    metrics = []
+    for _ in expected["steps"]:
+        state, values, _ = step(state, frozen, batch)
+        metrics.append({name: float(value) for name, value in values.items()})
+    for name, value in expected["losses"].items():
+        noisy = name.startswith("loss_disp") or name == "epe_train"
+        limit = LOSSES_FLOAT64 if float64 else REFINED_LOSSES if noisy else LOSSES
+        yield Row(case, name, abs(metrics[0][name] / value - 1), limit)
+    if float64:
+        norms = {name_of(key.removeprefix("gradient/")): v for key, v in metrics[0].items() if key.startswith("gradient/")}
+        largest = max(expected["grad_norms"].values())
+        floor = VANISHING * largest  # below it the true gradient is zero, and the difference counts over the largest
+        differences = [abs(norms[n] - v) / (v if v > floor else largest) for n, v in expected["grad_norms"].items()]
+        yield Row(case, f"{len(differences)} gradient norms", max(differences), GRADIENTS_FLOAT64)
+        for i, (ours, theirs) in enumerate(zip(metrics, expected["steps"], strict=True)):
+            yield Row(case, f"total of step {i}", abs(ours["loss"] / theirs["total"] - 1), TOTALS_FLOAT64)
+
+
+KINDS: dict[str, Callable[..., Iterator[Row]]] = {"inference": check_inference, "mono": check_mono, "train": check_train}
 
 
 def kind_of(path: Path) -> str | None:
@@ -201,7 +246,10 @@ def main(argv: list[str] | None = None) -> None:
     for variant, files in cases.items():
         weights = load_weights(synth, variant, float64=args.float64)
         for kind, path in files:
-            with np.load(path) as golden:
+            with np.load(path) as arrays:
+                golden = dict(arrays)
+                if path.with_suffix(".json").is_file():
+                    golden["json"] = json.loads(path.with_suffix(".json").read_text())
                 for row in KINDS[kind](path.stem, weights, golden, float64=args.float64):
                     rows.append(row)
                     verdict = "" if row.ok else "  BEYOND"

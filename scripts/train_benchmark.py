@@ -3,9 +3,9 @@
 python scripts/train_benchmark.py --config configs/debug.py [--devices 1 2 4 8] [--steps 10] [--config.run.fsdp=2 ...]
 python scripts/train_benchmark.py --config configs/sf.py --devices 1 --steps 0     # memory only; nothing is allocated
 
-Prints a Markdown table: pairs/s of steps on one random batch, GiB on a device (state and batch, temporary, peak), GFLOP a step and
-device as XLA counts them, and MB a step that each device takes part in sending, by kind. Without GPUs or TPUs the devices are
-simulated on the processor, so speed says nothing about scaling; memory, FLOPs and bytes come from the compiled program.
+Prints a Markdown table: pairs/s of steps on one random batch, GiB on a device (state and batch, temporary, peak), GFLOP a
+step and device as XLA counts them, and MB a step of what collectives give each device, by kind. Without GPUs or TPUs the
+devices are simulated on the processor, so speed says nothing about scaling; the rest comes from the compiled program.
 """
 
 import argparse

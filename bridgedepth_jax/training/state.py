@@ -11,6 +11,7 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from bridgedepth_jax.checkpoint import flatten
 from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.training import losses, optimizer
 from bridgedepth_jax.training.config import SolverConfig
@@ -57,11 +58,12 @@ def make_state(trained: dict[str, Any], solver: SolverConfig, seed: int) -> Trai
 Step = Callable[[TrainState, Any, Batch], tuple[TrainState, dict[str, Array], Array]]
 
 
-def make_step(network: Any, model: ModelConfig, solver: SolverConfig, mesh: Mesh) -> Step:
+def make_step(network: Any, model: ModelConfig, solver: SolverConfig, mesh: Mesh, *, parameter_norms: bool = False) -> Step:
     """`step(state, frozen, batch) -> (state, metrics, disparity)`: `network` is a BridgeDepth, metrics are scalars,
     disparity (B, H, W) is the prediction of the last layer.
 
-    A loss or gradient that is not finite leaves parameters and moments as they were.
+    A loss or gradient that is not finite leaves parameters and moments as they were. With `parameter_norms`, metrics also
+    hold the norm of each parameter's gradient before clipping, as `gradient/PATH`.
 
     Each device takes its rows through the network alone, with whole parameters, and the sums are added up at the end: all
     that devices send each other is gradients and scalars, and parameters where they are split over `fsdp`.
@@ -127,6 +129,7 @@ def make_step(network: Any, model: ModelConfig, solver: SolverConfig, mesh: Mesh
         counts = losses.count(batch.disparity, batch.valid, model, solver)
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         gradient, values, disparity = gradients(state.params, frozen, batch, counts, key)
+        norms = flatten(jax.tree.map(jnp.linalg.norm, jax.tree.map(jnp.ravel, gradient))) if parameter_norms else {}
         gradient, norm = optimizer.clip(gradient, solver.grad_clip)
         rate = one_cycle(state.step, solver.base_lr, solver.max_iter)
         updates, moments = update.update(gradient, state.moments, state.params, rate=rate)
@@ -141,6 +144,6 @@ def make_step(network: Any, model: ModelConfig, solver: SolverConfig, mesh: Mesh
             skipped=state.skipped + choose(0, 1),
         )
         metrics = values | {"grad_norm": norm, "rate": rate, "bad_in_row": state.bad_in_row, "skipped": state.skipped}
-        return state, metrics, disparity
+        return state, metrics | {f"gradient/{name}": value for name, value in norms.items()}, disparity
 
     return step
