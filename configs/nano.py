@@ -1,7 +1,7 @@
 """The default model: small enough to ship with the package, trained from procedural stereo pairs alone.
 
     python train.py --config configs/nano.py --workdir runs/nano
-    python scripts/ship_nano.py runs/nano
+    python scripts/ship_default.py runs/nano --hardware "2 CPU cores"
 
 Data: rendered while training, no files (with scikit-image installed some surfaces carry its photographs; of its stereo pair
 none). All weights start at random and are trained, the monocular branch too.

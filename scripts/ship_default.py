@@ -1,0 +1,38 @@
+"""Makes a training run the default model: weights and model card into the package, bridgedepth_jax/models/nano.
+
+python scripts/ship_default.py runs/nano --hardware "2 CPU cores" --about about.md --scores scores.md
+
+The words and the scores of the card are Markdown files; the rest of it comes from the run's own logs.
+"""
+
+import argparse
+from pathlib import Path
+
+from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.predictor import DEFAULT_MODEL
+from bridgedepth_jax.training.ship import ship
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workdir", type=Path, help="--workdir of train.py")
+    parser.add_argument("--hardware", required=True, help="what it was trained on, in words")
+    parser.add_argument("--about", type=Path, help="Markdown on what to expect")
+    parser.add_argument("--scores", type=Path, help="Markdown with tables of results")
+    parser.add_argument("--out", type=Path, default=DEFAULT_MODEL, help="folder to write, default: that of the package")
+    args = parser.parse_args()
+    about, scores = (read(file) if file else "Not written yet." for file in (args.about, args.scores))
+    ship(args.workdir, args.out, hardware=args.hardware, about=about, scores=scores)
+    print(args.out)
+
+
+def read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}, expected a Markdown file") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""From a training run to the folder inside the package, and its model card."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+from bridgedepth_jax.checkpoint import flatten, load_checkpoint
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.training import ship as module
+from bridgedepth_jax.training.config import SolverConfig
+from bridgedepth_jax.training.experiment import Experiment
+from bridgedepth_jax.training.state import make_state
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The logs of a run of three steps with a tiny network; its state comes without a checkpoint."""
+    params = tiny.model_params()
+    experiment = Experiment(
+        model=tiny.MODEL, solver=SolverConfig(train_mono=True, loss_weights=(1.0, 2.0), max_iter=3, batch_size=4)
+    )
+    state = make_state(params, experiment.solver, 0).replace(step=np.int32(3))
+    monkeypatch.setattr(module, "load_run", lambda workdir: (experiment, state, {}))
+    start = {"git": "abc", "data": "0123", "versions": {"jax": "1.2", "nothing": None}}
+    (tmp_path / "run.jsonl").write_text(json.dumps(start) + "\n")
+    records = [{"step": i, "loss": 9.0 - i, "epe_train": 5.0 - i, "images_per_s": 4 / 3600} for i in range(3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return tmp_path, params
+
+
+def test_weights_and_card(run, tmp_path):
+    workdir, params = run
+    folder = tmp_path / "package" / "nano"
+    for _ in range(2):  # the second takes the place of the first
+        module.ship(workdir, folder, hardware="2 CPU cores", about="A test.", scores="| none |")
+    stored = load_checkpoint(folder, dtype=None)
+    assert stored.config == tiny.MODEL and stored.provenance["source"] == "training run, step 3"
+    for name, value in flatten(params).items():
+        np.testing.assert_array_equal(flatten(stored.params)[name], value.astype(np.float16))
+    card = (folder / "README.md").read_text()
+    digest = hashlib.sha256((folder / "files.sha256").read_bytes()).hexdigest()
+    for words in (digest, "A test.", "| none |", "2 CPU cores, 3.0 hours", "jax 1.2 |", "commit abc", "MIT", "max_iter=3"):
+        assert words in card
+    assert "| 0 | 9.000 | 5.000 |\n| 1 | 8.000 | 4.000 |\n| 2 |" in card
+
+
+def test_what_cannot_be_shipped(run, tmp_path, monkeypatch):
+    workdir, _ = run
+    monkeypatch.setattr(module, "LIMIT", 1000)
+    with pytest.raises(InputError, match="expected at most 0.001 MB"):
+        module.ship(workdir, tmp_path / "nano", hardware="", about="", scores="")
+    (workdir / "metrics.jsonl").unlink()
+    with pytest.raises(InputError, match=r"metrics.jsonl.*expected the log of a training run"):
+        module.ship(workdir, tmp_path / "nano", hardware="", about="", scores="")
+    assert not (tmp_path / "nano").exists()
