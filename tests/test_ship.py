@@ -50,9 +50,9 @@ def test_weights_and_card(run, tmp_path):
 def test_what_cannot_be_shipped(run, tmp_path, monkeypatch):
     workdir, _ = run
     monkeypatch.setattr(module, "LIMIT", 1000)
-    with pytest.raises(InputError, match="expected at most 0.001 MB"):
+    with pytest.raises(InputError, match=r"expected at most 0\.001 MB"):
         module.ship(workdir, tmp_path / "nano", hardware="", about="", scores="")
     (workdir / "metrics.jsonl").unlink()
-    with pytest.raises(InputError, match=r"metrics.jsonl.*expected the log of a training run"):
+    with pytest.raises(InputError, match=r"metrics\.jsonl.*expected the log of a training run"):
         module.ship(workdir, tmp_path / "nano", hardware="", about="", scores="")
     assert not (tmp_path / "nano").exists()
