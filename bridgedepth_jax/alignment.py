@@ -121,6 +121,11 @@ def with_position(x: Array, pos: Array | None) -> Array:
     return x if pos is None else jnp.concatenate([x.astype(pos.dtype), pos], -1)
 
 
+def _sides(x: Tokens) -> tuple[int, int]:
+    _, height, width, _, _ = x.shape
+    return height, width
+
+
 class SelfWindowAttention(RelativeTable):
     """Attention among the tokens of a window; the other candidates of a pixel are hidden from each other."""
 
@@ -135,7 +140,7 @@ class SelfWindowAttention(RelativeTable):
         w, s = self.window, self.shift
         _, height, width, candidates, _ = x.shape
         x = pad_to_windows(x, w)
-        sides = x.shape[1:3]
+        sides = _sides(x)
         tokens = partition(jnp.roll(x, (-s, -s), (1, 2)), w)
         qkv = Linear(3 * self.dim, dtype=self.dtype, name="qkv")(tokens)
         hidden = self._hidden(x.shape[0], sides, candidates)

@@ -48,6 +48,11 @@ class FeatureFusion(nn.Module):
         return x if size is None else resize_bilinear(x, size, align_corners=self.align_corners)
 
 
+def _size(x: Float[Array, "B H W C"]) -> tuple[int, int]:
+    _, height, width, _ = x.shape
+    return height, width
+
+
 def fuse(
     maps: Sequence[Float[Array, "B H W C"]],
     features: int,
@@ -60,7 +65,7 @@ def fuse(
     levels = [conv(features, 3, use_bias=False, dtype=dtype, name=f"layer{i}_rn")(m) for i, m in enumerate(maps, 1)]
     path = None
     for i in range(len(levels), 0, -1):
-        size = levels[i - 2].shape[1:3] if i > 1 else last_size
+        size = _size(levels[i - 2]) if i > 1 else last_size
         fusion = FeatureFusion(features, align_corners, dtype, name=f"refinenet{i}")
         path = fusion(levels[i - 1], None, size) if path is None else fusion(path, levels[i - 1], size)
     assert path is not None

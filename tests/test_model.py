@@ -54,7 +54,7 @@ def test_training_outputs_end_with_those_of_inference():
     np.testing.assert_allclose(trained.disparity, inferred.disparity, atol=1e-3)
     np.testing.assert_allclose(trained.coarse_disparities[-1], inferred.coarse_disparities[0], atol=1e-3)
     assert inferred.confidence.shape == inferred.disparity.shape == (1, HEIGHT, WIDTH)
-    assert 0.5 <= inferred.confidence.min() and inferred.confidence.max() <= 1  # of two candidates
+    assert inferred.confidence.min() >= 0.5 and inferred.confidence.max() <= 1  # of two candidates
 
 
 @pytest.mark.parametrize("train_mono", [False, True])

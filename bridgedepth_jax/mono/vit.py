@@ -35,7 +35,8 @@ class Attention(nn.Module):
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         dim = x.shape[-1]
         qkv = SplitHeads(3 * dim, kernel_init=normal_002, dtype=self.dtype, parts=3, heads=self.heads, name="qkv")
-        out = attention(*qkv(x))
+        q, k, v = qkv(x)
+        out = attention(q, k, v)
         return MergeHeads(dim, kernel_init=normal_002, dtype=self.dtype, name="proj")(out)
 
 

@@ -19,7 +19,7 @@ from bridgedepth_jax.stereo.proposals import ProposalNetwork
 from bridgedepth_jax.stereo.resnet import ResNet
 from bridgedepth_jax.stereo.swin import Swin
 
-BACKBONES = {"resnet": ResNet, "convnext": ConvNeXt, "swin": Swin}
+BACKBONES: dict[str, Any] = {"resnet": ResNet, "convnext": ConvNeXt, "swin": Swin}
 
 
 class Level(NamedTuple):
@@ -62,13 +62,15 @@ class StereoEncoder(nn.Module):
         fmap8 = fmap4.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
         self.sow("taps", "fmap8", fmap8)
         self.sow("taps", "fmap4", fmap4)
-        proposals, prob = self.dpn(*jnp.split(fmap8, 2), depth_prior)
+        left8, right8 = jnp.split(fmap8, 2)
+        proposals, prob = self.dpn(left8, right8, depth_prior)
         return self._level(fmap8), self._level(fmap4), proposals, prob
 
     def _level(self, fmap: Float[Array, "2B H W C"]) -> Level:
         concat = self.concatconv_3(nn.relu(instance_norm(self.concatconv_0(fmap))))
         group = self.gw_3(nn.relu(instance_norm(self.gw_0(fmap))))
-        return Level(*jnp.split(concat, 2), *jnp.split(group, 2))
+        (concat_left, concat_right), (group_left, group_right) = jnp.split(concat, 2), jnp.split(group, 2)
+        return Level(concat_left, concat_right, group_left, group_right)
 
     def embed(
         self, disparity: Float[Array, "B H W N"], level: Level, levels: int

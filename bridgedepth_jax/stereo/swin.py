@@ -47,8 +47,8 @@ class ShiftedWindowAttention(nn.Module):
         w = self.window
         _, height, width, dim = x.shape
         x = pad_to_windows(x, w)
-        sides = x.shape[1:3]
-        shift = tuple(0 if w >= side else self.shift for side in sides)
+        _, rows, columns, _ = x.shape
+        shift = (0 if w >= rows else self.shift, 0 if w >= columns else self.shift)
         tokens = partition(jnp.roll(x, (-shift[0], -shift[1]), (1, 2)), w)
         qkv = SplitHeads(3 * dim, kernel_init=normal_002, dtype=self.dtype, parts=3, heads=self.heads, name="qkv")
         q, k, v = qkv(tokens)
@@ -57,13 +57,13 @@ class ShiftedWindowAttention(nn.Module):
         bias = jnp.moveaxis(table[relative_index(w, w)], 2, 0)[None]
         logits = jnp.einsum("mhpk,mhqk->mhpq", q, k).astype(delicate) * q.shape[-1] ** -0.5 + bias
         if any(shift):
-            wrapped = shift_regions(*sides, w, shift)  # (windows of one image, P, P)
+            wrapped = shift_regions(rows, columns, w, shift)  # (windows of one image, P, P)
             mask = jnp.where(jnp.asarray(wrapped), jnp.asarray(-100, delicate), 0)[None, :, None]
             per_image = logits.reshape(-1, len(wrapped), *logits.shape[1:])
             logits = (per_image + mask).reshape(logits.shape)
         out = jnp.einsum("mhpq,mhqk->mhpk", jax.nn.softmax(logits).astype(v.dtype), v)
         out = MergeHeads(dim, kernel_init=normal_002, dtype=self.dtype, name="proj")(out)
-        return jnp.roll(unpartition(out, w, *sides), shift, (1, 2))[:, :height, :width]
+        return jnp.roll(unpartition(out, w, rows, columns), shift, (1, 2))[:, :height, :width]
 
 
 class SwinBlock(nn.Module):
