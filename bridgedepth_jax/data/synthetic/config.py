@@ -24,7 +24,7 @@ class SyntheticConfig:
     near: Range = (0.08, 0.97)
     far: Range = (0.03, 0.7)
     focal: Range = (0.7, 1.9)  # focal length in image widths
-    objects: tuple[int, int] = (4, 15)
+    objects: tuple[int, int] = (4, 14)
     clutter: float = 0.15  # probability of twice as many objects
     tilt: Range = (0.0, 0.35)  # disparity slope of free surfaces, pixels per pixel
     thin: float = 0.3  # share of thin structures among the objects

@@ -65,7 +65,7 @@ def room(world: World) -> None:
     paint(world, floor(world))
     for _ in range(int(rng.integers(0, 5))):  # pictures, doors, windows: just before the wall
         panel(world, back * rng.uniform(1.0, 1.08))
-    standing(world, _count(world), dict(thing=0.45, box=0.22, plant=0.08, pole=0.05, pile=0.2))
+    standing(world, _count(world), dict(thing=0.45, box=0.22, plant=0.08, pole=0.05, pile=0.13))
 
 
 def street(world: World) -> None:
@@ -106,7 +106,7 @@ def tabletop(world: World) -> None:
     for _ in range(int(rng.choice((0, 1, 2), p=(0.5, 0.4, 0.1)))):
         x, foot = rng.uniform(0, 1) * world.width, rng.uniform(0.6, 1.1) * world.height
         plant(world, world.depth(), x, foot, world.height * rng.uniform(0.4, 1.2))
-    standing(world, _count(world), dict(thing=0.45, box=0.25, plant=0.12, pole=0.03, pile=0.15))
+    standing(world, _count(world), dict(thing=0.45, box=0.25, plant=0.12, pole=0.03, pile=0.1))
 
 
 def flying(world: World) -> None:
@@ -119,7 +119,7 @@ def flying(world: World) -> None:
     if rng.random() < 0.3:
         _ground(world)
         paint(world, floor(world))
-    for d in sorted(world.depth() for _ in range(int(_count(world) * 1.6))):
+    for d in sorted(world.depth() for _ in range(int(_count(world) * 1.5))):
         x, y = rng.uniform(-0.05, 1.05) * world.width + d / 2, rng.uniform(0, 1) * world.height
         if rng.random() < 0.2:
             cuboid_at(world, d, x, y, world.height * 10 ** rng.uniform(-1.0, -0.3), rng.uniform(0, 6.3), rng.uniform(-0.8, 0.8))

@@ -99,8 +99,7 @@ class TextureBank:
         if number not in self._ready:
             self._ready[number] = self._dressed(np.random.default_rng((self.seed, 4, number)), _READY, None)
         crop = crop_of(rng, self._ready[number], size, size)
-        crop = crop[:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
-        return cv2.convertScaleAbs(np.ascontiguousarray(crop), alpha=rng.uniform(0.7, 1.3))
+        return cv2.convertScaleAbs(crop, alpha=rng.uniform(0.7, 1.3))
 
     def _dressed(self, rng: Rng, size: int, family) -> np.ndarray:
         config = self.config

@@ -237,7 +237,7 @@ def pile(world: World, d: float, x: float, foot: float, height: float) -> None:
     items = []
     for row in range(rows):
         at = x - width / 2
-        while at < x + width / 2 and len(items) < 15:
+        while at < x + width / 2 and len(items) < 12:
             tall = pitch * rng.uniform(0.4, 0.95)
             wide = tall * 10 ** rng.uniform(-0.7, 0.4)
             near = min(d * rng.uniform(1.0, 1.12), 0.97 * world.limit)
