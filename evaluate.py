@@ -34,7 +34,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--datasets", help="names, separated by commas, also custom:FILE.csv; default: those of the config")
     parser.add_argument("--root", help="data directory; default: data.root of the config")
     parser.add_argument("--out", required=True, help="folder for results.json, results.md, images.csv, pictures/")
-    parser.add_argument("--batch", type=int, default=8, help="images a step and process, rounded up to its devices")
+    parser.add_argument("--batch", type=int, default=8, help="images in flight, rounded up to the devices of a process")
+    parser.add_argument("--fused", action="store_true", help="a batch as one program: faster on GPUs, last digits depend on it")
     parser.add_argument(
         "--bucket", type=int, default=MULTIPLE, help="pad sizes to multiples of this; 64 compiles less, not exact"
     )
@@ -64,7 +65,7 @@ def main() -> None:
     protocols, root = from_config(read_config(args.config))
     if args.datasets:
         protocols = choose(protocols, [name for name in args.datasets.split(",") if name])
-    options = dict(batch=args.batch, bucket=args.bucket, workers=args.workers)
+    options = dict(batch=args.batch, fused=args.fused, bucket=args.bucket, workers=args.workers)
     if args.method == "sgbm":
         method, evaluator = (
             Method("SGBM (OpenCV)", {"search": "up to the pair's largest disparity"}),
@@ -94,7 +95,8 @@ def load_method(checkpoint: str | None, dtype: str | None) -> tuple[Method, Mode
 
 
 def report(result: dict, out: str) -> None:
-    print(f"padding: {result['settings']['padding']}")
+    for name in ("padding", "batches"):
+        print(f"{name}: {result['settings'][name]}")
     for name, entry in result["datasets"].items():
         means = entry["protocols"].get("paper", {})
         metrics = ["epe", *(f"bad-{t:g}" for t in entry["protocol"]["thresholds"]), "d1"]

@@ -86,9 +86,9 @@ def assert_same(records, reference):
                 np.testing.assert_allclose(ours[mask][metric], value, rtol=1e-6, atol=1e-9, err_msg=f"{mask} {metric}")
 
 
-@pytest.mark.parametrize("batch, devices", [(8, 1), (8, 8), (4, 2), (3, 1)])
-def test_batch_and_devices(reference, batch, devices):
-    assert_same(evaluate(batch=batch, devices=jax.devices()[:devices]), reference)
+@pytest.mark.parametrize("batch, devices, fused", [(8, 1, False), (8, 8, False), (8, 1, True), (4, 2, True), (3, 1, True)])
+def test_batch_and_devices(reference, batch, devices, fused):
+    assert_same(evaluate(batch=batch, devices=jax.devices()[:devices], fused=fused), reference)
 
 
 def test_order_of_images(reference):
@@ -140,10 +140,12 @@ def test_means(reference):
     assert table["a90"]["pixels"] is None
 
 
-def test_one_compilation_per_size():
-    evaluator = Evaluator(predict, batch=2, devices=jax.devices()[:1])
+@pytest.mark.parametrize("fused", [False, True])
+def test_one_compilation_per_size(fused):
+    evaluator = Evaluator(predict, batch=2, fused=fused, devices=jax.devices()[:1])
     evaluator(PARAMS, make_pairs(), PROTOCOL, read=read)
     evaluator(PARAMS, make_pairs(), PROTOCOL, read=read)
+    assert {rows for rows, *_ in evaluator.steps} == {2 if fused else 1}
     assert len(evaluator.steps) == len({key[1:] for key in evaluator.steps}) == 2
 
 

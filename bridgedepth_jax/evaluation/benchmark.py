@@ -70,6 +70,7 @@ def evaluate(
     out: str | Path,
     *,
     bucket: int = MULTIPLE,
+    fused: bool = False,
     pictures: int = 0,
     limit: int = 0,
     progress: bool = True,
@@ -77,17 +78,20 @@ def evaluate(
     """Evaluates and writes results.json, images.csv, results.md, images-P.jsonl (what process P did; a run that was
     interrupted continues from all of them) and pictures/. Returns the content of results.json.
 
+    bucket, fused: what the evaluator was made with.
     limit: only the first pairs of each data set; 0 is all.
     """
     out = Path(out)
     found = {protocol.name: find_pairs(_resolved(protocol.name), root)[: limit or None] for protocol in protocols}
     result: dict[str, Any] = {
         "method": {"name": method.name, **method.identity},
-        "settings": {"padding": _padding_words(bucket), "limit": limit or "none"},
+        "settings": {"padding": _padding_words(bucket), "batches": _batch_words(fused), "limit": limit or "none"},
         "datasets": {},
     }
     for protocol in protocols:
-        key = fingerprint(version=VERSION, method=method.name, **method.identity, bucket=bucket, **dataclasses.asdict(protocol))
+        key = fingerprint(
+            version=VERSION, method=method.name, **method.identity, bucket=bucket, fused=fused, **dataclasses.asdict(protocol)
+        )
         file = ResultsFile(out, jax.process_index(), key)
         records = evaluator(
             method.params,
@@ -155,6 +159,12 @@ def _padding_words(bucket: int) -> str:
     if bucket == MULTIPLE:
         return f"to multiples of {bucket}, as the network does itself: exact"
     return f"to multiples of {bucket} (--bucket): fewer compilations, NOT exactly the numbers of the plain sizes"
+
+
+def _batch_words(fused: bool) -> str:
+    if not fused:
+        return "one image a program and device: the same numbers for any batch and devices"
+    return "fused (--fused): faster, numbers depend on the batch in the last digits"
 
 
 def _file_name(name: str) -> str:

@@ -1,8 +1,10 @@
 """Evaluates a whole data set in jitted batches: read ahead, group by padded size, shard over the devices, measure, gather.
 
-Processes share the images, devices share a batch. Each device runs the same program on its rows, whatever the rest does, an
-image's sums are made in an order that no batch changes, and means are made of records sorted by name: so the numbers do not
-depend on batch size, devices, processes or order. Letters: B batch, H W image, Hp Wp padded image, N proposals.
+Processes share the images, devices share a batch. Each device runs the program of one image on its rows, one after another,
+an image's sums are made in an order that no batch changes, and means are made of records sorted by name: so the numbers do
+not depend on batch size, devices, processes or order. (The network chooses among candidates: with several rows in one
+program, products are rounded differently, single pixels choose otherwise, and means move by some 1e-5.)
+Letters: B batch, H W image, Hp Wp padded image, N proposals.
 """
 
 import collections
@@ -73,7 +75,9 @@ class Evaluator:
     Args:
       predict: of a batch, jitted and run on the devices; or None and
       match: of one pair on the host (threads).
-      batch: images a step and process; rounded up to a multiple of the devices. Small groups take smaller batches.
+      batch: images in flight on the devices of a process; rounded up to a multiple of these.
+      fused: one program for all rows of a batch on a device: faster where one image does not fill it, but then the numbers
+        depend on the batch in the last digits. Small groups take smaller batches.
       bucket: sizes are padded to multiples of this. 16 is exact; more means fewer compilations, but then the network sees
         more padding than alone and the numbers change slightly.
       devices: `jax.Device`s of this process; all by default.
@@ -86,6 +90,7 @@ class Evaluator:
         match: Match | None = None,
         *,
         batch: int = 1,
+        fused: bool = False,
         bucket: int = MULTIPLE,
         devices: Sequence[Any] | None = None,
         workers: int = 4,
@@ -99,7 +104,9 @@ class Evaluator:
         devices = list(devices or jax.local_devices())
         self._match, self._bucket, self._workers = match, bucket, workers
         self._devices = len(devices)
-        self._batch = -(-batch // self._devices) * self._devices
+        steps = -(-batch // self._devices)
+        self._batch = steps * self._devices if fused else self._devices  # rows of a program
+        self._in_flight = 1 if fused else steps
         self._mesh = Mesh(np.array(devices), ("batch",))
         self._rows = NamedSharding(self._mesh, PartitionSpec("batch"))
         self._predict = None if predict is None else self._on_rows(predict, has_params=True)
@@ -151,7 +158,7 @@ class Evaluator:
         groups: dict[tuple[int, int], list[_Image]] = collections.defaultdict(list)
         pending: collections.deque[tuple[list[_Image], Prediction, Any]] = (
             collections.deque()
-        )  # one batch computes while the next is read
+        )  # computing while the next are read
         for image in self._read_ahead(pairs, protocol, read):
             if image.problem:
                 yield Record(protocol.name, image.pair.name, problem=image.problem), None, None
@@ -160,11 +167,11 @@ class Evaluator:
             groups[size].append(image)
             if len(groups[size]) == self._batch:
                 pending.append(self._dispatch(params, groups.pop(size), protocol))
-            while len(pending) > 1:
+            while len(pending) > self._in_flight:
                 yield from self._finish(*pending.popleft(), protocol)
         for images in groups.values():
             pending.append(self._dispatch(params, images, protocol))
-            while len(pending) > 1:
+            while len(pending) > self._in_flight:
                 yield from self._finish(*pending.popleft(), protocol)
         while pending:
             yield from self._finish(*pending.popleft(), protocol)
@@ -174,7 +181,7 @@ class Evaluator:
             waiting: collections.deque = collections.deque()
             for pair in pairs:
                 waiting.append(pool.submit(self._load, pair, protocol, read))
-                if len(waiting) > self._workers + self._batch:
+                if len(waiting) > self._workers + self._batch * self._in_flight:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
