@@ -27,6 +27,9 @@ import numpy as np
 from bridgedepth_jax.checkpoint import flatten
 from bridgedepth_jax.training.export import load_run
 
+# Between topologies sums are rounded in another order, and the gradient of the recurrent loss passes through medians, where
+# one ulp can move it to another pixel: it is off where they are compared.
+SMOOTH = "--config.model.recurrent_loss_weight=0.0"
 ROOT = Path(__file__).resolve().parents[1]
 COMPARED = ("loss", "epe_train", "grad_norm", "rate", "loss_prop", "init", "loss_disp", "loss_recurrent")
 
@@ -41,7 +44,7 @@ class Runs:
             str(ROOT / "configs" / "debug.py"),
             f"--config.solver.max_iter={steps}",
             "--config.solver.batch_size=8",
-            "--config.run.latest_every=4",
+            "--config.run.latest_every=2",
             "--config.run.keep=2",
             "--config.run.images_every=0",
             "--config.eval.datasets=()",
@@ -68,9 +71,9 @@ class Runs:
         if status:
             raise SystemExit(f"train.py ended with {status}, see {self.out / workdir.name}.log")
 
-    def stop_after(self, workdir: Path, step: int, with_signal: int, *, devices: int = 1, delay: float = 0.0) -> int:
+    def stop_after(self, workdir: Path, step: int, with_signal: int, *extra: str, devices: int = 1, delay: float = 0.0) -> int:
         """Runs until `step` steps are logged and `delay` seconds have passed, then sends the signal; its exit status."""
-        process = self.start(workdir, devices=devices)
+        process = self.start(workdir, *extra, devices=devices)
         while process.poll() is None and len(log_of(workdir)) < step:
             time.sleep(0.01)
         time.sleep(delay)
@@ -109,9 +112,9 @@ def check_close(name: str, a: Path, b: Path, tolerance: float) -> None:
 
 
 def kill(runs: Runs, kills: int, seed: int) -> None:
-    rng, workdir, done = random.Random(seed), runs.fresh("killed"), 0
+    rng, workdir, done, killed = random.Random(seed), runs.fresh("killed"), 0, 0
     for _ in range(kills):
-        ahead = rng.choice([0, 4, 6, 9])  # 0: while it starts, restores or compiles
+        ahead = rng.choice([0, 1, 2, 3])  # 0: while it starts, restores or compiles
         delay = rng.uniform(0, 10) if ahead == 0 else rng.uniform(0, 0.3)
         status = runs.stop_after(workdir, done + ahead, signal.SIGKILL, delay=delay)
         steps = sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
@@ -119,8 +122,9 @@ def kill(runs: Runs, kills: int, seed: int) -> None:
         print(f"  killed (status {status}): {done} steps logged, checkpoints {steps}", flush=True)
         if status == 0:
             break
+        killed += 1
     runs.finish(workdir)
-    check_equal(f"kill -9 at {kills} moments", runs.out / "unbroken", workdir)
+    check_equal(f"kill -9 at {killed} moments", runs.out / "unbroken", workdir)
 
 
 def sigterm(runs: Runs, seed: int) -> None:
@@ -134,19 +138,20 @@ def sigterm(runs: Runs, seed: int) -> None:
 
 
 def devices(runs: Runs) -> None:
-    workdir = runs.fresh("moved")
+    still, workdir = runs.fresh("not_moved"), runs.fresh("moved")
+    runs.finish(still, SMOOTH)
     for step, count in ((runs.steps // 3, 1), (2 * runs.steps // 3, 8)):
-        runs.stop_after(workdir, step, signal.SIGTERM, devices=count)
-    runs.finish(workdir, "--config.run.fsdp=2", devices=2)
-    check_close("1 -> 8 -> 2 devices", workdir, runs.out / "unbroken", 1e-5)
+        runs.stop_after(workdir, step, signal.SIGTERM, SMOOTH, devices=count)
+    runs.finish(workdir, SMOOTH, "--config.run.fsdp=2", devices=2)
+    check_close("1 -> 8 -> 2 devices", workdir, still, 1e-5)
 
 
 def processes(out: Path) -> None:
     runs = Runs(out, 20)
     one, eight, two = (runs.fresh(name) for name in ("one_device", "eight_devices", "two_processes"))
-    runs.finish(one)
-    runs.finish(eight, "--config.run.fsdp=2", devices=8)
-    started = pair(runs, two, "--config.run.fsdp=2")
+    runs.finish(one, SMOOTH)
+    runs.finish(eight, SMOOTH, "--config.run.fsdp=2", devices=8)
+    started = pair(runs, two, SMOOTH, "--config.run.fsdp=2")
     if any(process.wait() for process in started):
         raise SystemExit(f"two processes: exit status {[process.returncode for process in started]}")
     check_close("2 processes x 4 devices against one device", two, one, 1e-4)
@@ -189,7 +194,7 @@ def main() -> None:
     args.out = args.out.absolute()
     args.out.mkdir(parents=True, exist_ok=True)
     runs = Runs(args.out, args.steps)
-    if set(args.checks) & {"kill", "sigterm", "devices"}:
+    if set(args.checks) & {"kill", "sigterm"}:
         runs.finish(runs.fresh("unbroken"))
     if "kill" in args.checks:
         kill(runs, args.kills, args.seed)

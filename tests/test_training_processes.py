@@ -1,0 +1,83 @@
+"""Two processes on loopback, four simulated devices each, against one process; and the end of one of them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PROGRAM = Path(__file__).with_name("training_stub.py")
+pytestmark = pytest.mark.slow
+
+
+def start(workdir, steps, devices, coordinator="-", processes=1, number=0):
+    environment = os.environ | {
+        "PYTHONPATH": str(PROGRAM.parents[1]),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    command = [sys.executable, str(PROGRAM), str(workdir), str(steps), coordinator, str(processes), str(number)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def start_two(workdir, steps):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    return [start(workdir, steps, 4, coordinator, 2, number) for number in range(2)]
+
+
+def steps_of(workdir):
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_two_processes_equal_one(tmp_path):
+    both = start_two(tmp_path / "two", 8)
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    one = start(tmp_path / "one", 8, 1)
+    assert "finished after 8 steps" in one.communicate(timeout=300)[0]
+    losses = [[row["loss"] for row in steps_of(tmp_path / name)] for name in ("one", "two")]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    assert (tmp_path / "two" / "export").is_dir()
+
+
+def wait_for_steps(workdir, count, processes):
+    while len(steps_of(workdir)) < count:
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[0]
+        time.sleep(0.1)
+
+
+def test_the_death_of_one_process_ends_the_other_with_an_error(tmp_path):
+    both = start_two(tmp_path, 10**6)
+    try:
+        wait_for_steps(tmp_path, 3, both)
+        both[1].kill()
+        both[0].communicate(timeout=120)
+        assert both[0].returncode != 0
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
+
+
+def test_sigterm_to_one_process_saves_and_ends_both(tmp_path):
+    both = start_two(tmp_path, 10**6)
+    try:
+        wait_for_steps(tmp_path, 3, both)
+        both[1].send_signal(signal.SIGTERM)
+        outputs = [process.communicate(timeout=120)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0], outputs
+        assert "stopped by SIGTERM" in outputs[0]
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
+    saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    assert max(saved) == len(steps_of(tmp_path))
