@@ -149,7 +149,7 @@ def _checkpointer() -> ocp.Checkpointer:
     """For this process alone: of several, any may read or write a folder without the others."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(me, {me}, f"process_{me}") if jax.process_count() > 1 else None
-    options = {"multiprocessing_options": alone} if alone else {}
+    options: dict[str, Any] = {"multiprocessing_options": alone} if alone else {}
     # Weights do not compress: zstd saves 8 % of the bytes and doubles the time.
     params = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False, **options)
     handler = ocp.CompositeCheckpointHandler(

@@ -177,7 +177,7 @@ class _Page:
     def _pictures(self) -> None:
         ui.toggle(["disparity", "confidence"], value="disparity", on_change=lambda e: self._show(e.value))
         ui.label("left image ... result")
-        self.blend = ui.slider(min=0, max=1, step=0.01, value=1, on_change=lambda e: self._blend(e.value))
+        self.blend = ui.slider(min=0, max=1, step=0.01, value=1, on_change=lambda e: self._blend(e.value or 0.0))
         with ui.element("div").style("position: relative; width: 100%; max-width: 900px"):
             self.left = ui.interactive_image(on_mouse=self._hover, events=["mousemove"], cross=True)
             self.left.props("data-test=picture").style("width: 100%")
@@ -206,7 +206,9 @@ class _Page:
         files = self.names["left"], self.names["right"]
         try:
             name = re.sub(r"[^\w-]", "_", Path(files[0]).stem)[:60] or "pair"
-            pair = make_pair(name, self.images["left"], self.images["right"], files, scale=self.scale.value, calibrate=None)
+            pair = make_pair(
+                name, self.images["left"], self.images["right"], files, scale=self.scale.value or 1.0, calibrate=None
+            )
         except InputError as error:
             self._say(f"refused: {error}")
             return
@@ -215,6 +217,7 @@ class _Page:
     async def _run_sample(self) -> None:
         try:
             pair, _ = demo.motorcycle()
+            assert pair.calibration is not None
         except InputError as error:
             self._say(str(error))
             return
@@ -228,7 +231,7 @@ class _Page:
         self._say("working; the first run of a size compiles")
         self.run_button.disable()
         try:
-            self.prediction = await run.io_bound(self.predict, self.model.value, pair, self.scale.value)
+            self.prediction = await run.io_bound(self.predict, self.model.value, pair, self.scale.value or 1.0)
         except InputError as error:
             self._say(f"refused: {error}")
             return

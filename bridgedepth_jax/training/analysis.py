@@ -18,7 +18,7 @@ _LINE = re.compile(rf"= (?P<types>.*?) (?P<kind>{'|'.join(COLLECTIVES)})(?:-star
 _ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+[0-9]+)\[(?P<shape>[0-9,]*)\]")
 
 
-def compile_step(experiment: Experiment, devices: list[jax.Device]) -> Any:
+def compile_step(experiment: Experiment, devices: list[Any]) -> Any:
     """The compiled step of an experiment on these devices, from shapes alone: no parameter is ever made."""
     mesh = sharding.make_mesh(experiment.run.fsdp, devices)
     rows = sharding.batch_sharding(mesh, experiment.solver.batch_size)
@@ -26,8 +26,9 @@ def compile_step(experiment: Experiment, devices: list[jax.Device]) -> Any:
     _, frozen = split(experiment.abstract_params(), experiment.solver)
     frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, experiment.run.frozen_dtype), frozen)
     size = (experiment.solver.batch_size, *experiment.data.crop)
-    image = jax.ShapeDtypeStruct((*size, 3), jnp.uint8)
-    batch = Batch(image, image, jax.ShapeDtypeStruct(size, jnp.float32), jax.ShapeDtypeStruct(size, jnp.bool_))
+    shapes: list[tuple[tuple[int, ...], Any]] = [((*size, 3), jnp.uint8)] * 2 + [(size, jnp.float32), (size, jnp.bool_)]
+    leaves: list[Any] = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+    batch = Batch(*leaves)
     shardings = (sharding.tree_shardings(state, mesh), sharding.tree_shardings(frozen, mesh), rows)
     step = make_step(BridgeDepth(experiment.model), experiment.model, experiment.solver, mesh)
     out = (shardings[0], sharding.replicated(mesh), rows)

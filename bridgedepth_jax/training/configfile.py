@@ -127,11 +127,11 @@ def override_by_original(config: ConfigDict, path: str | Path) -> None:
         for name, value in flat.items():
             if target := _ORIGINAL[name]:
                 parent, _, key = target.rpartition(".")
-                (config[parent] if "." not in parent and parent else _node(config, parent))[key] = _plain(value)
+                _node(config, parent)[key] = _plain(value)
     _train_sets(config, flat, path)
 
 
-def _merged_model(config: ConfigDict, model: dict[str, Any]) -> ModelConfig:
+def _merged_model(config: Any, model: dict[str, Any]) -> ModelConfig:
     """The default model with the file's keys; weights of the encoder are given to train.py, not by address."""
     original = ModelConfig.from_dict(config.model.to_dict()).to_original()
     for node, keys in model.items():
@@ -140,7 +140,7 @@ def _merged_model(config: ConfigDict, model: dict[str, Any]) -> ModelConfig:
     return ModelConfig.from_original(original)
 
 
-def _train_sets(config: ConfigDict, flat: dict[str, Any], path: str | Path) -> None:
+def _train_sets(config: Any, flat: dict[str, Any], path: str | Path) -> None:
     names = flat.get("DATASETS.TRAIN", [name for name, _ in config.data.train])
     repeats = flat.get("DATASETS.MUL", [-1] * len(names))
     names, repeats = ([item] if isinstance(item, (str, int)) else list(item) for item in (names, repeats))
@@ -150,7 +150,7 @@ def _train_sets(config: ConfigDict, flat: dict[str, Any], path: str | Path) -> N
         config.data.train = tuple(zip(names, repeats, strict=True))
 
 
-def _node(config: ConfigDict, path: str) -> Any:
+def _node(config: Any, path: str) -> Any:
     for name in filter(None, path.split(".")):
         config = config[name]
     return config

@@ -207,12 +207,13 @@ class _Run:
             log.warning("step %d skipped: loss %s, gradient norm %s", step, values["loss"], values["grad_norm"])
         if in_row >= self.experiment.solver.max_bad_steps:
             path = self.workdir / f"bad_batch_{step}_process{jax.process_index()}.npz"
-            np.savez(path, **host)
+            np.savez(path, allow_pickle=False, **host)
             raise TrainingFailed(
                 f"{in_row} steps in a row without a finite loss and gradient; the batch of step {step} is in {path}"
             )
 
     def _evaluate(self) -> None:
+        assert self.evaluate is not None
         results = self.evaluate({**self.frozen, **self.state.params})
         if self.records:
             self.records.evaluation(self.step, results)

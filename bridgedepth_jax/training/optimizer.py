@@ -61,8 +61,9 @@ def make_optimizer(solver: SolverConfig) -> optax.GradientTransformationExtraArg
         assign(params, table)
         return adam.init(widen(params))
 
-    def update(gradients: Any, state: Any, params: Any = None, *, rate: Array, **_: Any) -> tuple[Any, Any]:
-        steps, state = adam.update(widen(gradients), state)
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        rate = extra["rate"]
+        steps, state = adam.update(widen(updates), state)
         # Group is a tuple, hence the map over the other trees first.
         updates = jax.tree.map(
             lambda step, p, group: (-rate * group.rate * (step + group.decay * p)).astype(p.dtype),

@@ -23,7 +23,7 @@ RULES: tuple[tuple[str, Any], ...] = (
 )
 
 
-def make_mesh(fsdp: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(fsdp: int, devices: Sequence[Any] | None = None) -> Mesh:
     """All devices as (data, fsdp), in the order of the processes. Raises InputError unless `fsdp` divides their number."""
     devices = sorted(jax.devices() if devices is None else devices, key=lambda device: (device.process_index, device.id))
     if len(devices) % fsdp:

@@ -49,7 +49,8 @@ def _random(experiment: Experiment) -> dict[str, Any]:
     """Initial values as in spec section 8, flat. It runs once, so compiling it fast counts, not running it fast."""
     key = jax.random.key(experiment.seed, impl="rbg")
     initialise = jax.jit(lambda key: init_params(experiment.model, key)).lower(key)
-    return flatten(jax.device_get(initialise.compile({"xla_backend_optimization_level": 0})(key)))
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    return flatten(jax.device_get(initialise.compile(options)(key)))
 
 
 def merge(expected: dict[str, Any], given: dict[str, Any], *, strict: bool, source: str) -> dict[str, Any]:
