@@ -10,19 +10,23 @@ import tiny
 
 from bridgedepth_jax import demo
 from bridgedepth_jax.checkpoint import Checkpoint, save_checkpoint
-from bridgedepth_jax.data.formats import read_image, read_pfm, write_png
+from bridgedepth_jax.data.formats import read_image, read_pfm, write_pfm, write_png
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference.run import Pair
 
 FILES = ["color.png", "confidence.png", "disparity.pfm", "overview.png"]
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("demo_script", Path(__file__).parents[1] / "scripts" / "demo.py")
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"{name}_script", Path(__file__).parents[1] / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main
+    return module
+
+
+@pytest.fixture(scope="module")
+def main():
+    return script("demo").main
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +103,26 @@ def test_the_sample_is_real_and_the_errors_are_those_of_the_definition(monkeypat
     monkeypatch.setitem(sys.modules, "skimage.data", None)
     with pytest.raises(InputError, match=r"bridgedepth-jax\[demo\]"):
         demo.motorcycle()
+
+
+def test_the_table_beside_sgbm(checkpoint, files, tmp_path, capsys, monkeypatch):
+    module = script("against_sgbm")
+    monkeypatch.setattr(module, "SIZE", (64, 96))
+    monkeypatch.setattr(module, "MAX_DISPARITY", 16.0)
+    arguments = ["against_sgbm.py", "--checkpoint", checkpoint, "--scales", "1,0.75"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--synthetic", "2", "--pictures", str(tmp_path / "pictures")])
+    module.main()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 5 and rows[0][1:] == ["scale 1", "scale 0.75", "SGBM, filled |"] and rows[4][0] == "| mean"
+    each = [float(row[1].split(" %")[0]) for row in rows[2:]]
+    assert each[2] == pytest.approx((each[0] + each[1]) / 2, abs=0.11)
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["00000000.png", "00000001.png"]
+
+    left, right = tiny.images(60, 90)
+    monkeypatch.setattr(demo, "motorcycle", lambda: (Pair("sample", left, right, ("", ""), None), np.full((60, 90), 6.0)))
+    write_pfm(tmp_path / "truth.pfm", np.full((60, 90), 6, np.float32))
+    (tmp_path / "pairs.csv").write_text("left,right,disparity,format\nleft.png,right.png,truth.pfm,pfm\n")
+    monkeypatch.setattr(sys, "argv", [*arguments, "--pairs", str(tmp_path / "pairs.csv")])
+    module.main()
+    rows = [line.split(" | ", 1) for line in capsys.readouterr().out.splitlines()]
+    assert rows[2][0] == "| sample" and rows[3][1] == rows[2][1]  # the same pair twice

@@ -156,21 +156,21 @@ def colors_of(element) -> int:
 
 @pytest.mark.slow
 def test_in_a_browser(page, tmp_path):
-    wait = WebDriverWait(page, 60)
+    wait = WebDriverWait(page, 180)
     wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, "[data-test=scene] canvas"))
     empty = colors_of(find(page, "scene"))
 
     bad = tmp_path / "bad.png"
     bad.write_text("this is no image")
     page.find_element(By.CSS_SELECTOR, "[data-test=left] input[type=file]").send_keys(str(bad))
-    assert "bad.png: not a complete image" in wait_status(page, "refused", 60)
+    assert "bad.png: not a complete image" in wait_status(page, "refused", 180)
     large = tmp_path / "large.png"
     large.write_bytes(bytes(2**20 + 1))
     page.find_element(By.CSS_SELECTOR, "[data-test=right] input[type=file]").send_keys(str(large))
-    wait_status(page, "larger than 1 MiB", 60)
+    wait_status(page, "larger than 1 MiB", 180)
 
     find(page, "sample").click()
-    words = wait_status(page, "done", 300)
+    words = wait_status(page, "done", 900)
     assert int(words.split("cloud of ")[1].split()[0]) > 10_000
     wait.until(lambda b: colors_of(find(b, "scene")) > empty + 500, "the scene shows no cloud")
     webdriver.ActionChains(page).move_to_element(find(page, "picture")).perform()

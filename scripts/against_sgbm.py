@@ -1,0 +1,78 @@
+"""A checkpoint beside semi-global matching, as a Markdown table: bad-2 (%) and EPE (px) over all pixels with ground truth.
+
+python scripts/against_sgbm.py
+python scripts/against_sgbm.py --pairs my_pairs.csv --scales 0.5,0.75,1 --pictures pictures
+python scripts/against_sgbm.py --synthetic 8 --scales 0.5,0.75,1
+
+Without --pairs and --synthetic: the pair "motorcycle" of scikit-image. --pairs is a table as for `evaluate.py --datasets
+custom:FILE`. --synthetic renders pairs that training has not seen: the ones to choose a scale by.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from bridgedepth_jax import demo
+from bridgedepth_jax.data.formats import write_png
+from bridgedepth_jax.data.registry import find_pairs, read_sample
+from bridgedepth_jax.data.synthetic import SyntheticStereo
+from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.inference.run import Pair
+from bridgedepth_jax.predictor import Predictor
+
+UNSEEN = 10_007  # seed of the rendered pairs; training has another
+SIZE, MAX_DISPARITY = (384, 640), 128.0
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", help="checkpoint folder or published name; default: the model of the package")
+    parser.add_argument("--pairs", type=Path, help="CSV file: left, right, disparity, format")
+    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="so many rendered pairs instead")
+    parser.add_argument("--scales", default="1", help="at which the network sees the images, separated by commas")
+    parser.add_argument("--pictures", type=Path, help="folder for left | disparity | error of each pair, at the first scale")
+    parser.add_argument("--devices", default="cpu", help="cpu, gpu, tpu or all")
+    args = parser.parse_args()
+    try:
+        scales = [float(part) for part in args.scales.split(",")]
+    except ValueError:
+        raise InputError(f"--scales {args.scales}, expected numbers separated by commas") from None
+    predictor = Predictor.load(args.checkpoint, devices=args.devices)
+    names = [f"scale {scale:g}" for scale in scales] + ["SGBM, filled"]
+    print(f"| pair | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
+    found = []
+    for pair, truth in rendered(args.synthetic) if args.synthetic else real(args.pairs):
+        disparities = [predictor(pair.left, pair.right, scale=scale).disparity for scale in scales]
+        rows = [demo.errors(disparity, truth) for disparity in (*disparities, demo.filled_sgbm(pair, truth))]
+        print(row(pair.name, rows), flush=True)
+        found.append(rows)
+        if args.pictures:
+            picture = demo.overview(pair.left, disparities[0], truth)
+            write_png(args.pictures / f"{pair.name}.png", picture)
+    print(row("mean", [demo.Errors(*mean) for mean in np.mean(found, axis=0)]))
+
+
+def row(name: str, cells: list[demo.Errors]) -> str:
+    return f"| {name} | {' | '.join(f'{cell.bad2:.1f} %, {cell.epe:.2f} px' for cell in cells)} |"
+
+
+def real(table: Path | None) -> Iterator[tuple[Pair, np.ndarray]]:
+    yield demo.motorcycle()
+    for found in find_pairs(f"custom:{table.name}", table.parent) if table else ():
+        sample = read_sample(found)
+        truth = np.where(sample["valid"] | (sample["disparity"] > 0), sample["disparity"], np.nan).astype(np.float32)
+        name = Path(found.left).parent.name or Path(found.left).stem
+        yield Pair(name, sample["left"], sample["right"], (str(found.left), str(found.right)), None), truth
+
+
+def rendered(count: int) -> Iterator[tuple[Pair, np.ndarray]]:
+    for sample in map(SyntheticStereo(*SIZE, max_disparity=MAX_DISPARITY, seed=UNSEEN).__getitem__, range(count)):
+        truth = np.where(sample["valid"], sample["disparity"], np.nan).astype(np.float32)
+        yield Pair(Path(sample["name"]).name, sample["left"], sample["right"], ("left", "right"), None), truth
+
+
+if __name__ == "__main__":
+    main()
