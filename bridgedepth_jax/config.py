@@ -165,6 +165,16 @@ class ModelConfig:
         return cls.size("convnext", "vitl", drop_path=0.2 if name == "l_sf" else 0.3)
 
     @classmethod
+    def nano(cls) -> Self:
+        """The default model, 1.3 M parameters: the same parts, narrow, one layer each, and a ViT of its own."""
+        mono = MonoConfig("nano", 96, 4, 3, (0, 1, 2, 3), pos_grid=16, features=32, out_channels=(24, 32, 48, 64))
+        backbone = BackboneConfig("resnet", out_channels=48, dims=(24, 32, 48), depths=(1, 1, 2))
+        dpn = ProposalConfig(max_disp=192, context_dim=32, seed_dim=32, lookup_dim=48)
+        stages = dict(prop_dim=48, dim=48, mlp_ratio=2.0, prop_heads=2, heads=2, prop_layers=1, infer_layers=1, refine_layers=1)
+        nmp = NMPConfig(**stages, concat_dim=16, concat_hidden=32, correlation_dim=48, correlation_groups=16)
+        return cls(mono, backbone, dpn, nmp, recurrent_loss_weight=0.3)
+
+    @classmethod
     def size(cls, encoder: str, vit: str, *, drop_path: float = 0.0) -> Self:
         """A stereo encoder (resnet, convnext, swin) with a ViT (vits, vitb, vitl, vitg), everything else as published."""
         backbone = BackboneConfig(encoder, out_channels=256 if encoder == "resnet" else 128, drop_path=drop_path)  # type: ignore[arg-type]
