@@ -99,8 +99,6 @@ DAMAGE = {
 }
 
 
-# Orbax abandons its other reads when one fails; Python grumbles about those when it collects them.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_damage_is_reported_and_the_checkpoint_before_is_used(tmp_path, mesh, caplog, damage):
     checkpoints = Checkpoints(tmp_path)
@@ -132,7 +130,6 @@ def test_another_model_is_no_damage(tmp_path, mesh):
         checkpoints.restore(lambda _: make(width=64), mesh)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_is_one_clear_error_and_the_last_good_checkpoint_stays(tmp_path, mesh):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(on(make(1), mesh), {})

@@ -94,7 +94,6 @@ def test_sigterm_saves_at_once_and_the_run_continues_exactly(tmp_path, unbroken)
     same(tmp_path, unbroken)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_newest_checkpoint_costs_only_its_steps(tmp_path, unbroken):
     run(tmp_path, data=Noise(at={6: lambda: os.kill(os.getpid(), signal.SIGTERM)}))
     newest = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())

@@ -6,10 +6,12 @@
 Orbax restores some damaged data silently, so every leaf carries a checksum, computed on the devices that hold it.
 """
 
+import gc
 import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,18 +62,12 @@ class Checkpoints:
             state=ocp.args.StandardSave(state),
             description=ocp.args.JsonSave(description | {"sha256": _digest(description)}),
         )
-        try:
-            self._manager.save(step, args=items, force=True)
-        except Exception as error:
-            raise self._write_error(error) from error
+        self._write(lambda: self._manager.save(step, args=items, force=True))
 
     def wait(self) -> None:
         """Until the last save is committed. InputError if it could not be written; earlier ones are intact then."""
-        try:
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
-        except Exception as error:  # a full disk comes as OSError, ValueError of tensorstore or XlaRuntimeError
-            raise self._write_error(error) from error
+        self._write(self._manager.wait_until_finished)
+        self._write(self._manager.check_for_errors)
 
     def restore(self, like: Callable[[dict[str, Any]], Any], mesh: jax.sharding.Mesh) -> tuple[Any, dict[str, Any]] | None:
         """(state, description) of the newest intact checkpoint, None if there is no checkpoint at all.
@@ -82,6 +78,8 @@ class Checkpoints:
         """
         damaged = []
         for step in reversed(self.steps()):
+            if damaged:
+                _collect_abandoned_work()
             try:
                 result = self._restore(step, like, mesh)
             except InputError:
@@ -96,6 +94,7 @@ class Checkpoints:
                 self._manager.delete(bad)
             return result
         if damaged:
+            _collect_abandoned_work()
             raise InputError(f"checkpoint folder {self.folder}: all checkpoints are damaged (steps {damaged})")
         return None
 
@@ -130,11 +129,29 @@ class Checkpoints:
                 raise ValueError(f"{name} has checksum {leaf['checksum']}, expected {stored[name]['checksum']}")
         return state, description
 
-    def _write_error(self, error: Exception) -> InputError:
+    def _write(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+            return
+        except Exception as error:  # a full disk comes as OSError, ValueError of tensorstore or XlaRuntimeError
+            reason = " ".join(str(error).split())[:300]
+        _collect_abandoned_work()
         good = [step for step in self.steps() if (self.folder / str(step)).is_dir()]
         kept = f"the last good one is step {good[-1]}" if good else "there is none yet"
-        reason = " ".join(str(error).split())[:300]
-        return InputError(f"checkpoint folder {self.folder}: a checkpoint could not be written ({reason}); {kept}")
+        raise InputError(f"checkpoint folder {self.folder}: a checkpoint could not be written ({reason}); {kept}")
+
+
+def _collect_abandoned_work() -> None:
+    """Ends, without a word, the reads and writes that Orbax leaves suspended when one beside them fails.
+
+    Otherwise each prints a traceback whenever the garbage collector comes by.
+    """
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _digest(description: dict[str, Any]) -> str:
