@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from bridgedepth_jax.data.pipeline import make_eval_dataset
 from bridgedepth_jax.data.registry import Pair, Sample, find_pairs, read_sample
-from bridgedepth_jax.evaluation.protocol import Protocol, default_protocol
+from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, default_protocol, pixel_masks
 from bridgedepth_jax.evaluation.records import summarize
 from bridgedepth_jax.evaluation.runner import Evaluator, network
 from bridgedepth_jax.training.experiment import Experiment
@@ -35,6 +36,17 @@ def make_evaluate(experiment: Experiment) -> Evaluate | None:
         return values
 
     return evaluate
+
+
+def constant_epe(experiment: Experiment, name: str) -> float:
+    """EPE of the best guess without looking, the median true disparity of the set; mean over images, pixels."""
+    protocol, pairs, read = _rows(name, experiment)
+    truths = []
+    for sample in map(read, pairs):
+        paper = 1 << MASKS.index("paper")
+        truths.append(sample["disparity"][pixel_masks(sample, protocol) & paper > 0])
+    guess = np.median(np.concatenate(truths))
+    return float(np.mean([np.abs(truth - guess).mean() for truth in truths if truth.size]))
 
 
 def _rows(name: str, experiment: Experiment) -> tuple[Protocol, list[Pair], Callable[[Pair], Sample]]:
