@@ -54,14 +54,16 @@ class Result(NamedTuple):
 
 
 def config_of(variant: str) -> ModelConfig:
-    """A published variant, or ENCODER_VIT such as convnext_vits."""
+    """A published variant, the default `nano`, or ENCODER_VIT such as convnext_vits."""
+    if variant == "nano":
+        return ModelConfig.nano()
     if variant in VARIANTS:
         return ModelConfig.variant(variant)
     encoder, _, vit = variant.partition("_")
     try:
         return ModelConfig.size(encoder, vit)
     except ValueError as error:
-        raise InputError(f"variant {variant!r}: {error}; expected one of {list(VARIANTS)} or ENCODER_VIT") from None
+        raise InputError(f"variant {variant!r}: {error}; expected one of {list(VARIANTS)}, nano or ENCODER_VIT") from None
 
 
 def random_params(config: ModelConfig) -> Any:
@@ -212,7 +214,7 @@ def parse_size(text: str) -> tuple[int, int]:
 @command
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", nargs="+", default=["convnext_vitl"], help="published name or ENCODER_VIT")
+    parser.add_argument("--variant", nargs="+", default=["convnext_vitl"], help="published name, nano or ENCODER_VIT")
     parser.add_argument("--size", nargs="+", default=["288x512"], help="HEIGHTxWIDTH")
     parser.add_argument("--batch", nargs="+", type=int, default=[1])
     parser.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
