@@ -129,7 +129,8 @@ def kill(runs: Runs, kills: int, seed: int) -> None:
 
 def sigterm(runs: Runs, seed: int) -> None:
     rng, workdir = random.Random(seed), runs.fresh("stopped")
-    for step in sorted(rng.sample(range(1, runs.steps - 1), 3)):
+    for step in sorted(rng.sample(range(1, runs.steps - 4), 3)):
+        step = max(step, len(log_of(workdir)) + 1)  # in the loop, not while it starts, when there is nothing to save
         status = runs.stop_after(workdir, step, signal.SIGTERM, delay=rng.uniform(0, 0.2))
         if status:
             raise SystemExit(f"SIGTERM: exit status {status}, expected 0")
