@@ -191,5 +191,9 @@ def _init(config: ModelConfig, key: Array) -> Any:
 
 
 def init_params(config: ModelConfig, key: Array) -> Any:
-    """Initial parameters as in spec section 8, float32; `jax.eval_shape(partial(init_params, config), key)` is free."""
-    return _init(config, key)
+    """Initial parameters as in spec section 8, float32 (float64 for a float64 network, under jax_enable_x64).
+
+    `jax.eval_shape(partial(init_params, config), key)` is free.
+    """
+    params = _init(config, key)
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params) if config.dtype == "float64" else params

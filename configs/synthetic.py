@@ -4,7 +4,8 @@
 
 Data: rendered pairs of 96x192 pixels, disparities up to 48 pixels; validation on 32 scenes of another seed. Everything starts
 at random and is trained, the monocular branch too.
-Expected: the validation EPE in WORKDIR/evaluation.jsonl falls; ours was 5.4 px after 100 steps and 4.0 px after 200 of 1000.
+Expected: the validation EPE in WORKDIR/evaluation.jsonl falls well below that of the best constant, 6.2 px. Ours, with
+--config.solver.max_iter=400: 5.6, 4.8, 4.5 and 3.1 px after 100, 200, 300 and 400 steps, in 16 minutes on two busy cores.
 """
 
 from ml_collections import ConfigDict

@@ -180,6 +180,13 @@ def test_training_needs_multiples_of_16():
         jax.eval_shape(forward(tiny.MODEL, train=True), params_of(tiny.MODEL), *pair(1, 60, 96))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_parameters_are_float32_but_for_a_float64_network(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        shapes = jax.eval_shape(lambda: init_params(tiny.MODEL.replace(dtype=dtype), jax.random.key(0)))
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(shapes)} == {"float64" if dtype == "float64" else "float32"}
+
+
 def test_initial_values_follow_the_original():
     params = init_params(tiny.MODEL, jax.random.key(0))
     deviation = lambda leaf, expected: np.std(leaf) == pytest.approx(expected, rel=0.15)

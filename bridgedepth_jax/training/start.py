@@ -63,7 +63,8 @@ def merge(expected: dict[str, Any], given: dict[str, Any], *, strict: bool, sour
         lists = {"missing": missing, "unused": unused, "of another shape": wrong}
         words = [f"{len(names)} {what} ({', '.join(names[:3])}, ...)" for what, names in lists.items() if names]
         raise InputError(f"{source} does not fit the model: {'; '.join(words)}; solver.strict_resume=False takes what fits")
-    return {name: given[name] if name in given and name not in wrong else expected[name] for name in expected}
+    fits = common - set(wrong)
+    return {name: given[name].astype(value.dtype, copy=False) if name in fits else value for name, value in expected.items()}
 
 
 def _from_run(experiment: Experiment, workdir: Path) -> Start:
