@@ -47,7 +47,7 @@ def main() -> None:
     for count in args.devices:
         fsdp = min(experiment.run.fsdp, count)
         used = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, fsdp=fsdp))
-        compiled = compile_step(used, jax.devices()[:count])
+        compiled = compile_step(used, jax.devices()[:count], to_run=args.steps > 0)
         sent = collective_bytes(compiled.as_text())
         words = ", ".join(f"{kind} {row['bytes'] / 1e6:.3g} ({row['largest'] / 1e6:.3g})" for kind, row in sorted(sent.items()))
         gib = memory(compiled)
