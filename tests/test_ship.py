@@ -1,5 +1,6 @@
 """From a training run to the folder inside the package, and its model card."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -20,11 +21,14 @@ def run(tmp_path, monkeypatch):
     """The logs of a run of three steps with a tiny network; its state comes without a checkpoint."""
     params = tiny.model_params()
     experiment = Experiment(
-        model=tiny.MODEL, solver=SolverConfig(train_mono=True, loss_weights=(1.0, 2.0), max_iter=3, batch_size=4)
+        model=tiny.MODEL,
+        solver=SolverConfig(train_mono=True, loss_weights=(1.0, 2.0), max_iter=3, batch_size=4),
+        init="random-mono",
     )
     state = make_state(params, experiment.solver, 0).replace(step=np.int32(3))
     monkeypatch.setattr(module, "load_run", lambda workdir: (experiment, state, {}))
-    start = {"git": "abc", "data": "0123", "versions": {"jax": "1.2", "nothing": None}}
+    command = ["train.py", "--config", "x/configs/nano.py", "--workdir", "w"]
+    start = {"command": command, "git": "abc", "data": "0123", "versions": {"jax": "1.2", "nothing": None}}
     (tmp_path / "run.jsonl").write_text(json.dumps(start) + "\n")
     records = [{"step": i, "loss": 9.0 - i, "epe_train": 5.0 - i, "images_per_s": 4 / 3600} for i in range(3)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -45,6 +49,22 @@ def test_weights_and_card(run, tmp_path):
     for words in (digest, "A test.", "| none |", "2 CPU cores, 3.0 hours", "jax 1.2 |", "commit abc", "MIT", "max_iter=3"):
         assert words in card
     assert "| 0 | 9.000 | 5.000 |\n| 1 | 8.000 | 4.000 |\n| 2 |" in card
+
+
+def test_a_run_from_other_weights(run, tmp_path, monkeypatch):
+    workdir, _ = run
+    experiment, state, frozen = module.load_run(workdir)
+    elsewhere = dataclasses.replace(experiment, init="elsewhere/first")
+    monkeypatch.setattr(module, "load_run", lambda _: (elsewhere, state, frozen))
+    words = {"hardware": "2 CPU cores", "about": "", "scores": ""}
+    with pytest.raises(InputError, match=r"started from elsewhere/first.*expected --origin"):
+        module.ship(workdir, tmp_path / "nano", **words)
+    assert not (tmp_path / "nano").exists()
+    module.ship(workdir, tmp_path / "nano", **words, origin=module.Origin("the first stage", "first", "tar x first\n"))
+    card = (tmp_path / "nano" / "README.md").read_text()
+    assert "from the first stage;" in card
+    assert "```\ntar x first\npython train.py --config configs/nano.py" in card and "max_iter=3 --init first\n" in card
+    assert "elsewhere" not in card + json.dumps(load_checkpoint(tmp_path / "nano").provenance)
 
 
 def test_what_cannot_be_shipped(run, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -11,6 +11,7 @@ from bridgedepth_jax.checkpoint import DIGESTS, Checkpoint, save_checkpoint
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.training.export import host_arrays, load_run
+from bridgedepth_jax.training.start import RANDOM
 
 CARD = "README.md"
 LOGGED = (0, 1, 2, 10, 50, 100, 199)  # steps, from 0, whose losses the card has
@@ -44,7 +45,7 @@ SHA-256 of `{digests}`, which lists that of every file here: `{digest}`
 
 ```
 {command}
-python scripts/ship_default.py runs/nano --hardware "{hardware}"
+python scripts/ship_default.py {workdir} --hardware "{hardware}"
 ```
 
 The first logged losses, of steps counted from 0 ({precision}):
@@ -61,16 +62,24 @@ DATA = (
     " was, some of its photographs are textures; its stereo pair is not"
 )
 RECIPE = (
-    "`configs/nano.py`: everything from random weights, the monocular branch too; AdamW, one-cycle rate up to {rate:g},"
-    " {batch} pairs a step"
+    "`{config}`: everything is trained, the monocular branch too, from {origin}; AdamW, one-cycle rate up to {rate:g}, pairs a"
+    " step: {batch}"
 )
 
 
-def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str, commit: str | None = None) -> None:
+class Origin(NamedTuple):
+    """What a run started from, where that was not random weights."""
+
+    words: str  # of what kind, Markdown
+    init: str  # --init in the card's command
+    commands: str = ""  # shell lines that make it
+
+
+def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str, origin: Origin | None = None) -> None:
     """Writes the newest checkpoint of a run, and its card, to `folder`, replacing what is there.
 
-    hardware: what it was trained on, in words. about, scores: Markdown for the card. commit: what the run's log says
-    by default. Raises InputError: no such run, one without its logs, or weights that are too many to ship.
+    hardware: what it was trained on, in words. about, scores: Markdown for the card. Raises InputError: no such run, one
+    without its logs, one that did not start at random and is given no `origin`, or weights that are too many to ship.
     """
     experiment, state, frozen = load_run(workdir)
     start, records = _lines(workdir / "run.jsonl")[0], _lines(workdir / "metrics.jsonl")
@@ -78,12 +87,19 @@ def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str,
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     if 2 * size > LIMIT:
         raise InputError(f"{workdir}: {size} parameters, {2 * size / 1e6:.1f} MB, expected at most {LIMIT / 1e6:g} MB")
+    if origin is None and experiment.init != RANDOM:
+        raise InputError(f"{workdir}: started from {experiment.init}; the card must say what that is, expected --origin")
+    init = origin.init if origin else experiment.init
     step, solver, data = int(state.step), experiment.solver, experiment.data
-    command = f"python train.py --config configs/nano.py --workdir runs/nano --config.solver.max_iter={solver.max_iter}"
+    config = Path(_option(start["command"], "--config", workdir))
+    again = f"runs/{config.stem}"
+    command = f"python train.py --config configs/{config.name} --workdir {again} --config.solver.max_iter={solver.max_iter}"
+    if origin:
+        command = f"{origin.commands.strip()}\n{command} --init {init}".strip()
     provenance = {
         "source": f"training run, step {step}",
-        "init": experiment.init,
-        "experiment": experiment.to_dict(),
+        "init": init,
+        "experiment": experiment.to_dict() | {"init": init},
         "licence": "MIT",
     }
     checkpoint = Checkpoint("bridgedepth", params, experiment.model.replace(remat=False), provenance)
@@ -97,18 +113,24 @@ def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str,
         dtype="float16",
         about=about.strip(),
         data=DATA.format(height=data.crop[0], width=data.crop[1], disparity=data.synthetic.max_disparity),
-        recipe=RECIPE.format(rate=solver.base_lr, batch=solver.batch_size),
+        recipe=RECIPE.format(
+            config=f"configs/{config.name}",
+            origin=origin.words if origin else "random weights",
+            rate=solver.base_lr,
+            batch=solver.batch_size,
+        ),
         steps=step,
         seed=experiment.seed,
         hardware=hardware,
         hours=sum(solver.batch_size / record["images_per_s"] for record in records) / 3600,
         versions=", ".join(f"{name} {version}" for name, version in start["versions"].items() if version),
-        commit=commit or start["git"],
+        commit=start["git"],
         fingerprint=start["data"],
         digests=DIGESTS,
         digest=hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest(),
         scores=scores.strip(),
         command=command,
+        workdir=again,
         precision="equal on one machine, to about three digits on another",
         losses="\n".join(rows),
     )
@@ -121,3 +143,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {error}, expected the log of a training run") from None
+
+
+def _option(command: list[str], name: str, workdir: Path) -> str:
+    """Value of an option in a command line, `--name value` or `--name=value`."""
+    for word, following in zip(command, [*command[1:], ""], strict=True):
+        if word == name or word.startswith(f"{name}="):
+            return following if word == name else word.partition("=")[2]
+    raise InputError(f"{workdir / 'run.jsonl'}: command {' '.join(command)}, expected one with {name}")
