@@ -10,6 +10,7 @@ import pytest
 from bridgedepth_jax.data import DATASETS, NAMES, find_pairs, read_sample
 from bridgedepth_jax.data.registry import fingerprint
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, pixel_masks
 
 FILE_SETS = [name for name in NAMES if name in DATASETS]
 CONFIG_NAMES = """sceneflow things kitti_2012_train kitti_2012_val kitti_2012_trainval kitti_2015_train kitti_2015_val
@@ -170,9 +171,45 @@ def test_fingerprint_depends_on_the_files_not_the_place(tmp_path):
 
 def _custom(root, rows):
     with open(root / "mine.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, ["left", "right", "disparity", "format", "valid", "kind"])
+        writer = csv.DictWriter(file, ["left", "right", "disparity", "format", "valid", "nonocc", "kind"])
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _of(bits, name):
+    return bits >> MASKS.index(name) & 1 == 1
+
+
+def test_custom_pairs_have_non_occluded_pixels(tmp_path):
+    """From a column, or from where Middlebury has them: all pixels with ground truth are counted, and those apart."""
+    miniature.build(tmp_path, "middlebury_Q", "kitti_2015_train")
+    theirs, kitti = find_pairs("middlebury_Q", tmp_path)[0], find_pairs("kitti_2015_train", tmp_path)[0]
+    mask = np.zeros((miniature.HEIGHT, miniature.WIDTH), np.uint8)
+    mask[:, 20:] = 255
+    miniature._image(tmp_path / "mask.png", mask)
+    rows = [
+        dict(left=theirs.left, right=theirs.right, disparity=theirs.disparity, format="middlebury", kind=theirs.kind),
+        dict(left=kitti.left, right=kitti.right, disparity=kitti.disparity, format="kitti", nonocc="mask.png"),
+    ]
+    _custom(tmp_path, rows)
+    mine, other = map(read_sample, find_pairs("custom:mine.csv", tmp_path))
+    expected = read_sample(theirs)
+    protocol = Protocol("custom", max_disp=1000)
+    np.testing.assert_array_equal(pixel_masks(mine, protocol), pixel_masks(expected, protocol))
+    assert not mine["nonocc"].all() and mine["nonocc"].any()
+    np.testing.assert_array_equal(other["nonocc"], mask > 0)
+    bits = pixel_masks(other, protocol)
+    np.testing.assert_array_equal(_of(bits, "all/below"), other["disparity"] > 0)
+    np.testing.assert_array_equal(_of(bits, "noc/below"), (other["disparity"] > 0) & (mask > 0))
+    trusted = np.zeros_like(mask)
+    trusted[10:] = 255
+    miniature._image(tmp_path / "trusted.png", trusted)
+    _custom(tmp_path, [rows[1] | {"valid": "trusted.png"}])
+    (both,) = map(read_sample, find_pairs("custom:mine.csv", tmp_path))
+    np.testing.assert_array_equal(_of(pixel_masks(both, protocol), "all/below"), (other["disparity"] > 0) & (trusted > 0))
+    _custom(tmp_path, [rows[1] | {"nonocc": "gone.png"}])
+    with pytest.raises(InputError, match=r"line 2: nonocc .*gone"):
+        find_pairs("custom:mine.csv", tmp_path)
 
 
 def test_custom_pairs_from_a_table(tmp_path):

@@ -83,6 +83,8 @@ def decode_sample(pair: Pair, files: Mapping[str, bytes]) -> Sample:
         mask = formats.decode_mask(files["valid"], str(pair.valid))
         _same_shape(pair, "valid", mask, disparity)
         valid = valid & (mask > 0)
+        if "nonocc" in files:  # metrics then count all that has a disparity, occluded or not
+            disparity = np.where(mask > 0, disparity, np.float32(0))
     sample = Sample(left=left, right=right, disparity=disparity, valid=valid, name=pair.name, kind=pair.kind)
     if "nonocc" in files:
         sample["nonocc"] = _nonocc(files["nonocc"], str(pair.nonocc))
@@ -214,20 +216,23 @@ def _swapped(path: str, swap: Swap) -> str:
     return path
 
 
-_COLUMNS = ("left", "right", "disparity", "format", "valid", "kind")
+_PATHS = ("left", "right", "disparity", "valid", "nonocc")
+_COLUMNS = (*_PATHS, "format", "kind")
 
 
 def _custom_pairs(name: str, table: Path) -> tuple[Pair, ...]:
-    """Pairs of a CSV file with a header: left, right, disparity, format [, valid] [, kind]; paths relative to its folder."""
+    """Pairs of a CSV file with the columns left, right, disparity, format [, valid] [, nonocc] [, kind]; paths are relative to
+    its folder."""
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             header, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table}: cannot be read as CSV ({error})") from None
-    if not set(_COLUMNS[:4]) <= set(header) <= set(_COLUMNS):
+    if not {"left", "right", "disparity", "format"} <= set(header) <= set(_COLUMNS):
         raise InputError(
-            f"{table}: columns {', '.join(map(str, header))}, expected left, right, disparity, format [, valid] [, kind]"
+            f"{table}: columns {', '.join(map(str, header))},"
+            " expected left, right, disparity, format [, valid] [, nonocc] [, kind]"
         )
     if not rows:
         raise InputError(f"{table}: no rows")
@@ -242,10 +247,12 @@ def _custom_pair(name: str, table: Path, line: int, row: Mapping[str, str | None
     kind = cells.get("kind") or "sparse"
     if kind not in ("dense", "sparse", "masked"):
         raise InputError(f"{where}: kind {kind!r}, expected dense, sparse or masked")
-    paths = {key: table.parent / cells[key] for key in ("left", "right", "disparity", "valid") if cells.get(key)}
+    paths = {key: table.parent / cells[key] for key in _PATHS if cells.get(key)}
     for key in ("left", "right", "disparity"):
         if key not in paths:
             raise InputError(f"{where}: {key} is empty")
+    if "mask0nocc.png" in formats.files_beside(cells["format"], paths["disparity"].name):  # as in the sets of Middlebury
+        paths.setdefault("nonocc", paths["disparity"].with_name("mask0nocc.png"))
     for key, path in paths.items():
         if not path.is_file():
             raise InputError(f"{where}: {key} {path} is missing")
