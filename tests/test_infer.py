@@ -99,7 +99,8 @@ def test_folders_in_batches_of_equal_size(checkpoint, predictor, scene, capsys):
     for i, (height, width) in enumerate([(60, 90), (50, 80), (60, 90)]):
         expected = predictor(*tiny.images(height, width, seed=i)).disparity
         np.testing.assert_allclose(read_pfm(scene / "out" / f"{i}_disparity.pfm"), expected, atol=1e-4)
-    error = capsys.readouterr().err
+    printed, error = capsys.readouterr()
+    assert sorted(Path(line).name for line in printed.splitlines()) == files
     assert "3/3" in error and " pairs/s" in error and "warning" not in error
 
 
@@ -151,7 +152,9 @@ def test_video(checkpoint, predictor, videos, capsys):
     files = infer(checkpoint, videos, "--save", "color,disparity", "--batch", "3", left="left.mp4", right="right.mp4")
     assert files == ["left_000000_disparity.pfm", "left_000001_disparity.pfm", "left_000002_disparity.pfm",
                      "left_000003_disparity.pfm", "left_color.mp4"]  # fmt: skip
-    assert "left.mp4 states 5 frames and" in capsys.readouterr().err
+    printed, error = capsys.readouterr()
+    assert "left.mp4 states 5 frames and" in error
+    assert sorted(Path(line).name for line in printed.splitlines()) == files
     assert video.video_info(videos / "out" / "left_color.mp4") == (12.5, 4)
     disparity = [read_pfm(videos / "out" / f"left_{i:06d}_disparity.pfm") for i in range(4)]
     pairs = list(zip(*(video.read_frames(videos / f"{side}.mp4") for side in ("left", "right")), strict=False))

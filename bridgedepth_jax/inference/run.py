@@ -127,8 +127,9 @@ def predict(
 
 
 def write_images(folder: Path, results: Iterable[outputs.Result], kinds: Sequence[str]) -> None:
+    """Names each file on stdout."""
     for result in results:
-        outputs.save(folder, result, kinds)
+        _save(folder, result, kinds)
 
 
 def write_video(folder: Path, results: Iterable[outputs.Result], kinds: Sequence[str], name: str, fps: float) -> None:
@@ -146,6 +147,13 @@ def write_video(folder: Path, results: Iterable[outputs.Result], kinds: Sequence
     with contextlib.ExitStack() as stack:
         append = stack.enter_context(video.video_writer(folder / f"{name}_color.mp4", fps)) if "color" in kinds else None
         for result in itertools.chain(first, results):
-            outputs.save(folder, result, per_frame)
+            _save(folder, result, per_frame)
             if append:
                 append(colorize(result.prediction.disparity, limit))
+    if append:
+        print(folder / f"{name}_color.mp4")
+
+
+def _save(folder: Path, result: outputs.Result, kinds: Sequence[str]) -> None:
+    for path in outputs.save(folder, result, kinds):
+        tqdm.write(str(path))
