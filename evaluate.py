@@ -15,21 +15,23 @@ from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.evaluation.benchmark import Method, choose, evaluate, from_config, match_sgbm
 from bridgedepth_jax.evaluation.runner import MULTIPLE, Evaluator, network
 from bridgedepth_jax.predictor import DEFAULT_MODEL, keep_compilations
+from bridgedepth_jax.processes import start_processes
 from bridgedepth_jax.published import resolve
 from bridgedepth_jax.training.configfile import read_config
+
+CONFIG = "configs/zero_shot_evaluation.py"
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=("network", "sgbm"), default="network", help="sgbm: OpenCV's, filled and raw")
     parser.add_argument(
-        "--checkpoint", help="folder of convert or of training, or a published name; default: the packaged model"
+        "--checkpoint", help="folder of convert, WORKDIR/export of training, or a published name; default: the packaged model"
     )
     parser.add_argument(
         "--config",
-        default="configs/zero_shot_evaluation.py",
         metavar="FILE[:ARG]",
-        help="its eval.datasets and data.root are used",
+        help=f"its eval.datasets and data.root are used; default: {CONFIG}, unless --datasets are given",
     )
     parser.add_argument("--datasets", help="names, separated by commas, also custom:FILE.csv; default: those of the config")
     parser.add_argument("--root", help="data directory; default: data.root of the config")
@@ -52,19 +54,15 @@ def arguments() -> argparse.ArgumentParser:
 @command
 def main() -> None:
     args = arguments().parse_args()
-    if args.coordinator:
-        if args.num_processes is None or args.process_id is None:
-            raise InputError("--coordinator also needs --num-processes and --process-id")
-        jax.distributed.initialize(  # a lost process ends the others
-            args.coordinator, args.num_processes, args.process_id, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=60
-        )
+    start_processes(args.coordinator, args.num_processes, args.process_id)
     keep_compilations()
     for name in ("pictures", "limit"):
         if getattr(args, name) < 0:
             raise InputError(f"--{name} {getattr(args, name)}, expected 0 or more")
-    protocols, root = from_config(read_config(args.config))
-    if args.datasets:
-        protocols = choose(protocols, [name for name in args.datasets.split(",") if name])
+    names = [name for name in (args.datasets or "").split(",") if name]
+    protocols, root = from_config(read_config(args.config or CONFIG)) if args.config or not names else ([], "data")
+    if names:
+        protocols = choose(protocols, names)
     options = dict(batch=args.batch, fused=args.fused, bucket=args.bucket, workers=args.workers)
     if args.method == "sgbm":
         method, evaluator = (
@@ -74,11 +72,11 @@ def main() -> None:
     else:
         method, model = load_method(args.checkpoint, args.dtype)
         evaluator = Evaluator(network(model), **options)
-    result = evaluate(
-        evaluator, method, protocols, args.root or root, args.out, bucket=args.bucket, pictures=args.pictures, limit=args.limit
-    )
+    result = evaluate(evaluator, method, protocols, args.root or root, args.out, pictures=args.pictures, limit=args.limit)
     if jax.process_index() == 0:
         report(result, args.out)
+    if any(not entry["images"] for entry in result["datasets"].values()):
+        raise SystemExit(1)
 
 
 def load_method(checkpoint: str | None, dtype: str | None) -> tuple[Method, ModelConfig]:

@@ -18,6 +18,7 @@ import jax
 
 from bridgedepth_jax.data.pipeline import make_train_dataset
 from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.processes import start_processes
 from bridgedepth_jax.training.configfile import override, override_by_original, read_config
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.loop import TrainingFailed, train
@@ -44,16 +45,6 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def start_processes(args: argparse.Namespace) -> None:
-    if args.coordinator is None:
-        return
-    if args.num_processes is None or args.process_id is None:
-        raise InputError("--coordinator also needs --num-processes and --process-id")
-    jax.distributed.initialize(
-        args.coordinator, args.num_processes, args.process_id, heartbeat_timeout_seconds=30, shutdown_timeout_seconds=60
-    )
-
-
 def run(args: argparse.Namespace, options: list[str]) -> None:
     config = read_config(args.config)
     if args.original_yaml:
@@ -62,7 +53,7 @@ def run(args: argparse.Namespace, options: list[str]) -> None:
     if args.init:
         config.init = args.init
     experiment = Experiment.from_dict(config.to_dict())
-    start_processes(args)
+    start_processes(args.coordinator, args.num_processes, args.process_id)
     data = make_train_dataset(experiment.data)
     word = train(
         experiment,

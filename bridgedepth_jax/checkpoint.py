@@ -175,6 +175,8 @@ def _restore(path: Path, item: str, args: Any) -> Any:
 
 
 def _check_files(path: Path) -> None:
+    if not (path / DIGESTS).exists() and (path / "export" / DIGESTS).exists():
+        raise InputError(f"checkpoint {path} is a training run, expected its {path / 'export'}")
     try:
         lines = (path / DIGESTS).read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:

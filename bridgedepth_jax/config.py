@@ -124,7 +124,7 @@ class NMPConfig:
     prop_layers: int = 5
     infer_layers: int = 5
     refine_layers: int = 5
-    return_intermediate: bool = True
+    return_intermediate: bool = True  # kept for the round trip: training always has all layers, inference the last
     concat_dim: int = 64  # `concatconv`
     concat_hidden: int = 128  # hidden width of `concatconv` and `gw`
     correlation_dim: int = 256  # `gw`

@@ -9,13 +9,14 @@ custom:FILE`. --synthetic renders pairs that training has not seen: the ones to 
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from bridgedepth_jax import demo
 from bridgedepth_jax.data.formats import write_png
+from bridgedepth_jax.data.registry import Pair as PairFiles
 from bridgedepth_jax.data.registry import find_pairs, read_sample
 from bridgedepth_jax.data.synthetic import SyntheticStereo
 from bridgedepth_jax.errors import InputError, command
@@ -40,11 +41,12 @@ def main() -> None:
         scales = [float(part) for part in args.scales.split(",")]
     except ValueError:
         raise InputError(f"--scales {args.scales}, expected numbers separated by commas") from None
+    found_pairs = find_pairs(f"custom:{args.pairs.name}", args.pairs.parent) if args.pairs else ()
     predictor = Predictor.load(args.checkpoint, devices=args.devices)
     names = [f"scale {scale:g}" for scale in scales] + ["SGBM, filled"]
     print(f"| pair | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     found = []
-    for pair, truth in rendered(args.synthetic) if args.synthetic else real(args.pairs):
+    for pair, truth in rendered(args.synthetic) if args.synthetic else real(found_pairs):
         disparities = [predictor(pair.left, pair.right, scale=scale).disparity for scale in scales]
         rows = [demo.errors(disparity, truth) for disparity in (*disparities, demo.filled_sgbm(pair, truth))]
         print(row(pair.name, rows), flush=True)
@@ -59,9 +61,9 @@ def row(name: str, cells: list[demo.Errors]) -> str:
     return f"| {name} | {' | '.join(f'{cell.bad2:.1f} %, {cell.epe:.2f} px' for cell in cells)} |"
 
 
-def real(table: Path | None) -> Iterator[tuple[Pair, np.ndarray]]:
+def real(rows: Iterable[PairFiles]) -> Iterator[tuple[Pair, np.ndarray]]:
     yield demo.motorcycle()
-    for found in find_pairs(f"custom:{table.name}", table.parent) if table else ():
+    for found in rows:
         sample = read_sample(found)
         truth = np.where(sample["valid"] | (sample["disparity"] > 0), sample["disparity"], np.nan).astype(np.float32)
         name = Path(found.left).parent.name or Path(found.left).stem

@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.files import make_folder
 from bridgedepth_jax.inference import outputs, pairs, run, video
 from bridgedepth_jax.predictor import Predictor
 
@@ -69,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 
     devices = int(args.devices) if args.devices.isdigit() else args.devices
     predictor = Predictor.load(args.checkpoint, dtype=args.dtype, devices=devices, check_order=False)
+    make_folder(args.out, "--out")
     consistency = any(outputs.OUTPUTS[kind].needs_occlusion for kind in kinds)
     source = itertools.chain([first], ahead)
     predicted = run.predict(predictor, source, batch=args.batch, scale=args.scale, consistency=consistency)
@@ -85,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
 def check(args: argparse.Namespace) -> None:
     if video.is_video(args.left) != video.is_video(args.right):
         raise InputError(f"--left {args.left} and --right {args.right}: one is a video, expected two or none")
-    for option in ("scale", "max_disparity", "z_far"):
+    for option in ("scale", "max_disparity", "z_far", "focal", "baseline"):
         value = getattr(args, option)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"--{option.replace('_', '-')} {value}, expected a positive number")

@@ -172,7 +172,7 @@ def partner(runs: Runs) -> None:
         status = started[0].wait(timeout=120)
     finally:
         started[0].kill()
-    if status <= 0:
+    if status == 0:  # an abort by jax.distributed is a negative number
         raise SystemExit(f"the process left alone ended with {status}, expected an error")
     print(
         f"one of two processes killed: the other ended with status {status} after {time.monotonic() - began:.1f} s", flush=True

@@ -9,7 +9,6 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from bridgedepth_jax.errors import InputError, command
@@ -27,6 +26,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="picture to write")
     parser.add_argument("--dataset", default="synthetic", help="validation set, one of the run's eval.datasets")
     args = parser.parse_args()
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise InputError("matplotlib is not installed, which draws the curve: pip install 'bridgedepth-jax[plot]'") from None
     experiment, _, _ = load_run(args.workdir)
     if args.dataset not in experiment.eval.datasets:
         raise InputError(f"--dataset {args.dataset}, expected one of the run's: {', '.join(experiment.eval.datasets)}")

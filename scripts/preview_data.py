@@ -29,6 +29,8 @@ def _samples(arguments: argparse.Namespace) -> Iterator[Sample]:
         yield from (data[arguments.start + i] for i in range(arguments.count))
         return
     pairs = find_pairs(arguments.name, arguments.root)
+    if not 0 <= arguments.start < len(pairs):
+        raise InputError(f"--start {arguments.start}: expected 0 to {len(pairs) - 1}, {arguments.name} has {len(pairs)} pairs")
     step = max(1, len(pairs) // arguments.count)
     yield from (read_sample(pair) for pair in pairs[arguments.start :: step][: arguments.count])
 

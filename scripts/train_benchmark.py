@@ -11,12 +11,20 @@ devices are simulated on the processor, so speed says nothing about scaling; the
 import argparse
 import dataclasses
 import os
-import sys
 import time
 
+import jax
 import numpy as np
 
+from bridgedepth_jax.errors import command
+from bridgedepth_jax.training.analysis import collective_bytes, compile_step, flops, memory
+from bridgedepth_jax.training.configfile import override, read_config
+from bridgedepth_jax.training.experiment import Experiment
+from bridgedepth_jax.training.start import make_start
+from bridgedepth_jax.training.state import Batch, make_state, split
 
+
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -26,21 +34,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="timed steps; 0: compile only")
     args, options = parser.parse_known_args()
     simulated = f"--xla_force_host_platform_device_count={max(args.devices)}"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {simulated}"
-    import jax  # reads XLA_FLAGS
-
-    from bridgedepth_jax.errors import InputError
-    from bridgedepth_jax.training.analysis import collective_bytes, compile_step, flops, memory
-    from bridgedepth_jax.training.configfile import override, read_config
-    from bridgedepth_jax.training.experiment import Experiment
-
-    try:
-        config = read_config(args.config)
-        override(config, options)
-        experiment = Experiment.from_dict(config.to_dict())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {simulated}"  # read when devices are first asked for
+    config = read_config(args.config)
+    override(config, options)
+    experiment = Experiment.from_dict(config.to_dict())
     print(f"{args.config} {' '.join(options)}: batch {experiment.solver.batch_size} of {experiment.data.crop}", flush=True)
     print("| devices | fsdp | pairs/s | state GiB | temporary GiB | peak GiB | GFLOP | collectives, MB (largest) |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
@@ -58,11 +55,6 @@ def main() -> None:
 
 def pairs_per_second(compiled, experiment, steps: int) -> float:
     """Of steps on one random batch, from random weights, after one to warm up."""
-    import jax
-
-    from bridgedepth_jax.training.start import make_start
-    from bridgedepth_jax.training.state import Batch, make_state, split
-
     rng, size = np.random.default_rng(0), (experiment.solver.batch_size, *experiment.data.crop)
     images = [rng.integers(0, 256, (*size, 3), np.uint8) for _ in range(2)]
     batch = Batch(*images, rng.uniform(1, 40, size).astype(np.float32), np.ones(size, bool))

@@ -81,6 +81,12 @@ def test_missing_folder_file_and_foreign_folder(tmp_path):
         load_checkpoint(tmp_path / "file.pth")
 
 
+def test_the_folder_of_a_training_run_is_told_from_its_export(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "run" / "export")
+    with pytest.raises(InputError, match=r"run is a training run, expected its .*run/export"):
+        load_checkpoint(tmp_path / "run")
+
+
 @pytest.mark.parametrize("item", ["params", "description"])
 def test_missing_item(copy, item):
     shutil.rmtree(copy / item)

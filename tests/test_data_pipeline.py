@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import logging
 
+import cv2
 import jax
 import miniature
 import numpy as np
@@ -21,6 +22,7 @@ from bridgedepth_jax.data import (
     read_sample,
 )
 from bridgedepth_jax.data.datasets import DATASETS
+from bridgedepth_jax.data.sources import SyntheticSource
 from bridgedepth_jax.errors import InputError
 
 MIXTURE = (("things", 3), ("kitti_2015_train", 1), ("vkitti2", -1), ("middlebury_2014", 2))
@@ -127,6 +129,17 @@ def test_the_seed_changes_order_and_augmentation(tree):
     one, two = (make_train_dataset(config(tree, seed=seed)) for seed in (1, 2))
     assert not np.array_equal(one.batch(0)["left"], two.batch(0)["left"])
     assert one.fingerprint != two.fingerprint
+
+
+def test_photographs_are_part_of_the_rendered_data(tmp_path):
+    """Without them, or with others, the same number is another picture."""
+    prints = []
+    for count in (1, 2):
+        cv2.imwrite(str(tmp_path / f"{count}.png"), np.zeros((40, 40, 3), np.uint8))
+        prints.append(SyntheticSource(SyntheticOptions(64, 96, photos=str(tmp_path))).fingerprint)
+    prints.append(SyntheticSource(SyntheticOptions(64, 96)).fingerprint)
+    assert len(set(prints)) == 3
+    assert prints[2] == SyntheticSource(SyntheticOptions(64, 96)).fingerprint
 
 
 def test_fingerprint_is_of_the_content_not_the_speed(tree, tmp_path):

@@ -87,6 +87,34 @@ def test_continued_results_are_equal(monkeypatch, workspace):
     assert (whole / "images-0.jsonl").stat().st_mtime_ns == again  # nothing was evaluated twice
 
 
+def test_results_of_other_data_or_batches_are_not_continued(monkeypatch, workspace, capsys):
+    folder, out = workspace / "changing", workspace / "changing-out"
+    folder.mkdir()
+    source = workspace / "data/KITTI/KITTI_2015/training"
+    names = ("image_2", "image_3", "disp_occ_0")
+    for role in names:
+        shutil.copy(sorted((source / role).glob("*_10.png"))[0], folder / f"{role}.png")
+    (folder / "own.csv").write_text(f"left,right,disparity,format\n{','.join(f'{role}.png' for role in names)},kitti\n")
+
+    def epe(*options):
+        arguments = "--method", "sgbm", "--datasets", f"custom:{folder}/own.csv", "--out", str(out)
+        run(monkeypatch, workspace, *arguments, *options)
+        result = json.loads((out / "results.json").read_text())
+        (entry,) = result["datasets"].values()
+        return entry["protocols"]["paper"]["epe"]["images"], result["settings"]["batches"], capsys.readouterr().out
+
+    before, words, _ = epe()
+    assert "the same numbers for any batch" in words
+    again, _, printed = epe()
+    assert again == before and "1 of 1 images are taken over" in printed
+    fused, words, printed = epe("--fused")
+    assert fused == pytest.approx(before) and words.startswith("fused (--fused)") and "taken over" not in printed
+    disparity = cv2.imread(str(folder / "disp_occ_0.png"), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(folder / "disp_occ_0.png"), np.where(disparity > 0, disparity + 10 * 256, 0).astype(np.uint16))
+    after, _, printed = epe()
+    assert after > before + 5 and "taken over" not in printed
+
+
 def test_custom_csv_and_broken_images(monkeypatch, workspace, capsys):
     folder = workspace / "own"
     folder.mkdir()
@@ -103,12 +131,16 @@ def test_custom_csv_and_broken_images(monkeypatch, workspace, capsys):
     out = workspace / "custom"
     monkeypatch.chdir(workspace)
     run(monkeypatch, workspace, "--method", "sgbm", "--datasets", "custom:own/own.csv", "--out", str(out))
+    printed = capsys.readouterr().out
     (entry,) = json.loads((out / "results.json").read_text())["datasets"].values()
     assert entry["images"] == 1
     assert set(entry["problems"]) == {"broken_image_2.png", "blank_image_2.png", "odd_image_2.png"}
-    printed = capsys.readouterr().out
     assert all(f"left out: {name}_image_2.png" in printed for name in ("broken", "blank", "odd"))
     assert "no pixel with ground truth" in (out / "results.md").read_text()
+    (folder / "odd.csv").write_text("\n".join((rows[0], rows[-1])) + "\n")
+    with pytest.raises(SystemExit) as caught:  # nothing to compare is no success
+        run(monkeypatch, workspace, "--method", "sgbm", "--datasets", "custom:own/odd.csv", "--out", str(out))
+    assert caught.value.code == 1 and "no image could be evaluated" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -118,6 +150,9 @@ def test_custom_csv_and_broken_images(monkeypatch, workspace, capsys):
         (["--method", "sgbm", "--datasets", "kitty", "--out", "x"], "kitty"),
         (["--method", "sgbm", "--datasets", "things", "--out", "x"], "no file matches"),
         (["--method", "sgbm", "--bucket", "24", "--out", "x"], "bucket 24"),
+        (["--method", "sgbm", "--out", "x", "--num-processes", "2", "--process-id", "0"], "--coordinator, --num-processes"),
+        (["--method", "sgbm", "--out", "/proc/x"], "--out /proc/x cannot be written"),
+        (["--method", "sgbm", "--datasets", "synthetic", "--out", "x"], "'synthetic' is rendered"),
         (["--method", "sgbm", "--config", "nowhere.py", "--out", "x"], "nowhere.py"),
     ],
 )

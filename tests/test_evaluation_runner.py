@@ -159,7 +159,8 @@ def test_bucket_merges_sizes_and_says_what_it_takes():
 
 def test_interrupted_and_continued(reference, tmp_path):
     path = tmp_path / "images-0.jsonl"
-    file = ResultsFile(tmp_path, 0, "abc")
+    states = {pair.name: "as it was" for pair in make_pairs()}
+    file = ResultsFile(tmp_path, 0, "abc", states)
 
     class Stop(Exception):
         pass
@@ -172,21 +173,23 @@ def test_interrupted_and_continued(reference, tmp_path):
     with pytest.raises(Stop):
         evaluate(batch=4, devices=jax.devices()[:1], on_record=keep)
     path.write_bytes(path.read_bytes()[:-20])  # killed while it wrote a line
-    again = ResultsFile(tmp_path, 1, "abc")  # another number of processes: their files are read as well
+    again = ResultsFile(tmp_path, 1, "abc", states)  # another number of processes: their files are read as well
     assert len(again.of("fake")) == 4
     new = []
     records = evaluate(batch=4, devices=jax.devices()[:1], done=again.of("fake"), on_record=new.append)
     assert len(new) == 7
     assert_same(records, reference)
-    assert ResultsFile(tmp_path, 0, "another checkpoint").of("fake") == []
+    assert ResultsFile(tmp_path, 0, "another checkpoint", states).of("fake") == []
+    first = again.of("fake")[0].name
+    assert len(ResultsFile(tmp_path, 0, "abc", states | {first: "other pixels"}).of("fake")) == 3
 
 
 def test_a_damaged_results_file_is_refused(tmp_path):
     path = tmp_path / "images-0.jsonl"
-    ResultsFile(tmp_path, 0, "abc").append(Record("fake", "a", {"paper": {"epe": (1.0, 2)}}))
+    ResultsFile(tmp_path, 0, "abc", {"a": ""}).append(Record("fake", "a", {"paper": {"epe": (1.0, 2)}}))
     path.write_text("what\n" + path.read_text())
     with pytest.raises(InputError, match="line 1"):
-        ResultsFile(tmp_path, 0, "abc")
+        ResultsFile(tmp_path, 0, "abc", {"a": ""})
 
 
 def test_a_name_that_occurs_twice_is_refused():

@@ -197,6 +197,8 @@ BAD = {
     "no video": (dict(left="no.mp4", right="right.mp4"), [], "no.mp4: not a readable video"),
     "text as video": (dict(left="right.mp4", right="right.mp4"), [], "right.mp4: not a readable video"),
     "out is a file": (dict(out="calib.txt"), [], "is a file, expected a folder"),
+    "out is no place": (dict(out="/proc/x"), [], "/proc/x cannot be written"),
+    "focal": ({}, ["--focal", "-5", "--baseline", "0.1"], "--focal -5.0, expected a positive number"),
     "checkpoint": ({}, ["--checkpoint", "nowhere/checkpoint"], "nowhere/checkpoint"),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bridgedepth_jax.evaluation import metrics
+from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, pixel_masks
 
 GOLDEN = Path(__file__).parent / "reference" / "metrics"
 CASES = json.loads((GOLDEN / "metrics.json").read_text())
@@ -26,7 +27,9 @@ def test_golden(case):
     spec = CASES[case]
     arrays = np.load(GOLDEN / "metrics.npz")
     gt, prediction, valid, proposal = (arrays[f"{key}{case}"] for key in ("gt", "pred", "valid", "proposal"))
-    mask = metrics.valid_pixels(gt, valid, spec["max_disp"], spec["only_valid"])
+    protocol = Protocol("golden", max_disp=spec["max_disp"], only_valid=spec["only_valid"])
+    samples = (dict(disparity=g, valid=v) for g, v in zip(gt, valid, strict=True))
+    mask = np.stack([pixel_masks(sample, protocol) >> MASKS.index("paper") & 1 == 1 for sample in samples])
     rows = metrics.all_metrics(prediction, np.where(mask, gt, 0), {"paper": mask}, thresholds=spec["thresholds"])["paper"]
     height, width = gt.shape[1:]
     padded = np.pad(np.where(valid, gt, 0), ((0, 0), (-height % 16, 0), (0, -width % 16)), "edge")

@@ -50,6 +50,13 @@ def test_picture_and_numbers(tmp_path, monkeypatch, capsys, experiment):
     assert "after 60 steps: synthetic EPE 3.00 px" in words and "best constant: EPE" in words
 
 
+def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(SystemExit) as end:
+        run(monkeypatch, tmp_path, "--out", tmp_path / "curve.png")
+    assert end.value.code == 2 and "pip install 'bridgedepth-jax[plot]'" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         run(monkeypatch, tmp_path, "--out", tmp_path / "curve.png")

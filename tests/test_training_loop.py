@@ -13,6 +13,7 @@ import pytest
 from training_stub import HEIGHT, MODEL, STEPS, WIDTH, Noise, Stub, make, replace_network, stub_params
 
 from bridgedepth_jax.checkpoint import load_checkpoint
+from bridgedepth_jax.data.pipeline import DataConfig
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.training import loop
 from bridgedepth_jax.training.config import EvalConfig, RunConfig
@@ -70,6 +71,22 @@ def test_a_finished_run_exports_and_says_so_when_started_again(unbroken, capsys)
 
 class Killed(BaseException):
     pass
+
+
+def test_a_run_that_died_in_its_last_evaluation_is_evaluated_and_exported_by_the_next_start(tmp_path):
+    def die(params):
+        raise Killed
+
+    experiment = dataclasses.replace(make(), eval=EvalConfig(datasets=(), every=0))
+    with pytest.raises(Killed):
+        run(tmp_path, experiment, evaluate=die)
+    assert not (tmp_path / "export").exists()
+    (tmp_path / "evaluation.jsonl").write_text(json.dumps({"step": STEPS, "set/epe": 9.0}) + "\n")  # of another such death
+    assert run(tmp_path, experiment, evaluate=lambda params: {"set/epe": 1.5}) == f"finished after {STEPS} steps"
+    assert load_checkpoint(tmp_path / "export").provenance["source"] == f"training run, step {STEPS}"
+    assert json.loads((tmp_path / "evaluation.jsonl").read_text()) == {"step": STEPS, "set/epe": 1.5}
+    assert [step for (step,) in log(tmp_path, "step")] == list(range(STEPS))
+    assert run(tmp_path, experiment, evaluate=die) == f"finished: all {STEPS} steps are done"
 
 
 @pytest.mark.parametrize("step", [0, 2, 4])
@@ -223,6 +240,31 @@ def test_start_from_a_run_with_and_without_its_optimiser(unbroken, monkeypatch):
     np.testing.assert_array_equal(weights.params["wide"]["kernel"], state(unbroken).params["wide"]["kernel"])
     whole = make_start(make(base_lr=1.0, no_resume_optimizer=False), str(unbroken))
     assert int(whole.state.step) == STEPS and int(whole.state.moments.count) == STEPS
+
+
+def test_what_is_wrong_with_a_start_shows_before_anything_is_compiled(unbroken, monkeypatch):
+    from bridgedepth_jax.training import start
+
+    monkeypatch.setattr(start, "_random", lambda experiment: pytest.fail("made weights"))
+    with pytest.raises(InputError, match="nowhere"):
+        make_start(make(), "nowhere/at-all")
+    with pytest.raises(InputError, match=r"a\.pth"):
+        make_start(make(), "random-mono", "a.pth")
+    with pytest.raises(InputError, match=r"--imagenet a\.pth: the run .* has weights of the whole network"):
+        make_start(make(), str(unbroken), "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": DataConfig(crop=(60, 96))}, r"data\.crop = \(60, 96\), expected multiples of 16"),
+        ({"solver": {"base_lr": -1.0}}, r"solver\.base_lr = -1\.0, expected more than 0"),
+        ({"solver": {"grad_clip": 0.0}}, r"solver\.grad_clip = 0\.0, expected more than 0"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(changes, words):
+    with pytest.raises(InputError, match=words):
+        dataclasses.replace(make(**changes.get("solver", {})), **{k: v for k, v in changes.items() if k == "data"})
 
 
 def test_merge_is_strict_unless_told():

@@ -59,12 +59,8 @@ def decode_image(data: bytes, name: str) -> UInt8[np.ndarray, "H W 3"]:
     return cv2.cvtColor(_decode(data, name, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION), cv2.COLOR_BGR2RGB)
 
 
-def read_mask(path: str | Path) -> UInt8[np.ndarray, "H W"]:
-    """A mask image as stored, one channel."""
-    return decode_mask(read_bytes(path), str(path))
-
-
 def decode_mask(data: bytes, name: str) -> UInt8[np.ndarray, "H W"]:
+    """A mask image as stored, one channel."""
     return _decode(data, name, cv2.IMREAD_GRAYSCALE)
 
 

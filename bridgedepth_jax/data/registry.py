@@ -118,6 +118,8 @@ def find_pairs(name: str, root: str | Path) -> tuple[Pair, ...]:
     root = Path(root)
     if name == "custom" or name.startswith("custom:"):
         return _custom_pairs(name, root / (name.partition(":")[2] or "custom.csv"))
+    if name == "synthetic":
+        raise InputError("the data set 'synthetic' is rendered while training and has no files, expected one that has")
     if name not in DATASETS:
         raise InputError(f"no files belong to the data set {name!r}, expected one of {', '.join(DATASETS)} or custom:FILE.csv")
     dataset = DATASETS[name]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from bridgedepth_jax.data.registry import Pair, Sample, find_pairs, fingerprint, read_sample
+from bridgedepth_jax.data.synthetic.textures import find_photos
 from bridgedepth_jax.errors import InputError
 
 Storage = Literal["raw", "tfds"]
@@ -49,7 +50,9 @@ class SyntheticSource(Sequence[Sample]):
 
     def __init__(self, options: SyntheticOptions):
         self.options = options
-        self.fingerprint = hashlib.sha256(json.dumps(dataclasses.asdict(options)).encode()).hexdigest()[:16]
+        photos = [(path.name, path.stat().st_size) for path in find_photos(options.photos)]  # they are textures
+        parts = [dataclasses.asdict(options), photos]
+        self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         self._renderer = None
 
     def __len__(self) -> int:

@@ -17,9 +17,10 @@ from bridgedepth_jax.evaluation.records import Record, ResultsFile, fingerprint,
 from bridgedepth_jax.evaluation.runner import MULTIPLE, Evaluator
 from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
 from bridgedepth_jax.evaluation.tables import write_results
+from bridgedepth_jax.files import make_folder
 from bridgedepth_jax.visualize import colorize, error_colors
 
-VERSION = 1  # of the numbers: raise it when a metric changes, then nothing old is continued
+VERSION = 2  # of the numbers: raise it when a metric changes, then nothing old is continued
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +70,6 @@ def evaluate(
     root: str | Path,
     out: str | Path,
     *,
-    bucket: int = MULTIPLE,
-    fused: bool = False,
     pictures: int = 0,
     limit: int = 0,
     progress: bool = True,
@@ -78,10 +77,10 @@ def evaluate(
     """Evaluates and writes results.json, images.csv, results.md, images-P.jsonl (what process P did; a run that was
     interrupted continues from all of them) and pictures/. Returns the content of results.json.
 
-    bucket, fused: what the evaluator was made with.
     limit: only the first pairs of each data set; 0 is all.
     """
     out = Path(out)
+    bucket, fused = evaluator.bucket, evaluator.fused
     found = {protocol.name: find_pairs(_resolved(protocol.name), root)[: limit or None] for protocol in protocols}
     result: dict[str, Any] = {
         "method": {"name": method.name, **method.identity},
@@ -92,12 +91,16 @@ def evaluate(
         key = fingerprint(
             version=VERSION, method=method.name, **method.identity, bucket=bucket, fused=fused, **dataclasses.asdict(protocol)
         )
-        file = ResultsFile(out, jax.process_index(), key)
+        make_folder(out, "--out")
+        file = ResultsFile(out, jax.process_index(), key, {pair.name: _state(pair) for pair in found[protocol.name]})
+        done = file.of(protocol.name)
+        if done and progress and jax.process_index() == 0:
+            print(f"{protocol.name}: {len(done)} of {len(found[protocol.name])} images are taken over from {out}", flush=True)
         records = evaluator(
             method.params,
             found[protocol.name],
             protocol,
-            done=file.of(protocol.name),
+            done=done,
             on_record=file.append,
             progress=progress and jax.process_index() == 0,
         )
@@ -147,6 +150,13 @@ def panel(sample: Sample, disparity: np.ndarray) -> np.ndarray:
     top = float(gt[known].max())
     parts = [sample["left"], colorize(disparity, top), colorize(gt, top, known), error_colors(disparity, gt, known)]
     return np.concatenate(parts)
+
+
+def _state(pair: Pair) -> str:
+    """How a pair's files are read, their sizes and times of change: with other ones its numbers are not taken over."""
+    paths = {**pair.files(), "calib": pair.calib}
+    files = {role: (s.st_size, s.st_mtime_ns) for role, path in paths.items() if path and path.is_file() and (s := path.stat())}
+    return fingerprint(format=pair.format, kind=pair.kind, files=files)
 
 
 def _resolved(name: str) -> str:

@@ -42,11 +42,6 @@ def percent(hit: Bool[Array, "*b H W"], mask: Bool[Array, "*b H W"]) -> SumCount
     return (hit & mask).sum((-2, -1), dtype=jnp.int32) * 100, mask.sum((-2, -1), dtype=jnp.int32)
 
 
-def valid_pixels(gt: Array, valid: Array, max_disp: float | None, only_valid: bool) -> Array:
-    """The pixels of the paper's protocol: `valid & gt < max_disp`, or `gt < max_disp` alone. None is no maximum."""
-    return _below(gt, max_disp) & (valid if only_valid else jnp.isfinite(gt))
-
-
 def epe(prediction: Array, gt: Array, mask: Array) -> SumCount:
     """End-point error: |d - gt| in pixels."""
     return masked(jnp.abs(prediction - gt), mask)

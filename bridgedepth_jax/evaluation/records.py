@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,12 @@ class Record:
 class ResultsFile:
     """Records of one run and process in a file of JSON lines; those of other processes, in files beside it, are read too.
 
+    states: what the data of each image is, by its name. Records of another state, or of another fingerprint, do not count.
     A last line cut short by an interruption is dropped.
     """
 
-    def __init__(self, folder: str | os.PathLike, process: int, fingerprint: str):
-        self.path, self.fingerprint = Path(folder) / f"images-{process}.jsonl", fingerprint
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: str | os.PathLike, process: int, fingerprint: str, states: Mapping[str, str]):
+        self.path, self.fingerprint, self.states = Path(folder) / f"images-{process}.jsonl", fingerprint, states
         self._records: list[Record] = []
         with open(self.path, "ab+") as file:
             file.seek(0)
@@ -64,7 +64,8 @@ class ResultsFile:
         return list({record.name: record for record in self._records if record.dataset == dataset}.values())
 
     def append(self, record: Record) -> None:
-        entry = dict(dataset=record.dataset, name=record.name, fingerprint=self.fingerprint, sums=record.sums)
+        key = dict(dataset=record.dataset, name=record.name, fingerprint=self.fingerprint, state=self.states[record.name])
+        entry = key | {"sums": record.sums}
         with open(self.path, "a") as file:
             file.write(json.dumps(entry) + "\n")
         self._records.append(record)
@@ -72,7 +73,7 @@ class ResultsFile:
     def _read(self, line: bytes, where: str) -> None:
         try:
             entry = json.loads(line)
-            if entry["fingerprint"] == self.fingerprint:
+            if entry["fingerprint"] == self.fingerprint and entry["state"] == self.states.get(entry["name"]):
                 sums = {m: {k: (float(s), int(n)) for k, (s, n) in row.items()} for m, row in entry["sums"].items()}
                 self._records.append(Record(entry["dataset"], entry["name"], sums))
         except (ValueError, LookupError, TypeError, AttributeError):

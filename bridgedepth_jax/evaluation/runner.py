@@ -102,7 +102,7 @@ class Evaluator:
         if batch < 1 or workers < 1:
             raise InputError(f"batch {batch} and workers {workers}, expected positive numbers")
         devices = list(devices or jax.local_devices())
-        self._match, self._bucket, self._workers = match, bucket, workers
+        self._match, self.bucket, self.fused, self._workers = match, bucket, fused, workers
         self._devices = len(devices)
         steps = -(-batch // self._devices)
         self._batch = steps * self._devices if fused else self._devices  # rows of a program
@@ -195,10 +195,10 @@ class Evaluator:
         problem = _problem(sample, protocol)
         if problem:
             return _Image(pair, sample, {}, problem)
-        arrays = _padded(sample, protocol, calibration, self._bucket)
+        arrays = _padded(sample, protocol, calibration, self.bucket)
         if self._match is not None:
             disparity, raw = self._match(sample)
-            arrays |= _pad_all({"disparity": disparity} | ({} if raw is None else {"raw": raw}), self._bucket)
+            arrays |= _pad_all({"disparity": disparity} | ({} if raw is None else {"raw": raw}), self.bucket)
         return _Image(pair, sample, arrays, "")
 
     def _dispatch(self, params: Any, images: list[_Image], protocol: Protocol) -> tuple[list[_Image], Prediction, Any]:

@@ -4,7 +4,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 FREQUENCIES = 15
-CHANNELS = 2 * FREQUENCIES + 1
 
 
 def fourier_features(disparity: Float[Array, "*shape"], levels: int) -> Float[Array, "*shape 31"]:

@@ -1,7 +1,6 @@
 """What a training run is made of, beside the model and the data: frozen dataclasses with the original's defaults.
 
-`build` turns a plain tree (an `ml_collections` config, JSON) into any of our config dataclasses; it is the one place where
-keys and types are checked.
+`build` turns a plain tree (an `ml_collections` config, JSON) into any of our config dataclasses and checks keys and types.
 """
 
 import dataclasses
@@ -38,6 +37,9 @@ class SolverConfig:
         for name in ("max_iter", "batch_size", "accumulate", "max_disp", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"solver.{name} = {getattr(self, name)}, expected at least 1")
+        for name in ("base_lr", "grad_clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"solver.{name} = {getattr(self, name)}, expected more than 0")
         if self.batch_size % self.accumulate:
             raise InputError(f"solver.batch_size {self.batch_size} is not a multiple of solver.accumulate {self.accumulate}")
 

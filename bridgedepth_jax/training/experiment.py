@@ -10,7 +10,8 @@ import jax
 
 from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.data.pipeline import DataConfig
-from bridgedepth_jax.model import init_params
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.model import MULTIPLE, init_params
 from bridgedepth_jax.training import losses
 from bridgedepth_jax.training.config import EvalConfig, RunConfig, SolverConfig, build
 from bridgedepth_jax.training.state import TrainState, make_state, split
@@ -32,6 +33,8 @@ class Experiment:
         data = dataclasses.replace(self.data, batch_size=self.solver.batch_size, seed=self.seed)
         object.__setattr__(self, "data", data)
         losses.weights(self.model, self.solver)  # raises if their number is wrong
+        if any(side % MULTIPLE for side in data.crop):
+            raise InputError(f"data.crop = {data.crop}, expected multiples of {MULTIPLE}")
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Self:

@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 
 from bridgedepth_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.files import make_folder
 from bridgedepth_jax.model import BridgeDepth
 from bridgedepth_jax.training import sharding
 from bridgedepth_jax.training.checkpoints import Checkpoints
@@ -79,7 +80,7 @@ class _Run:
 
     def go(self) -> str:
         solver, run = self.experiment.solver, self.experiment.run
-        if self.step >= solver.max_iter:
+        if self.step >= solver.max_iter and self._exported():
             return f"finished: all {solver.max_iter} steps are done"
         self._describe_start()
         pending = None
@@ -114,19 +115,20 @@ class _Run:
         export(self.workdir / "export", self.state.params, self.frozen, self.experiment, self.step)
         return f"finished after {self.step} steps"
 
+    def _exported(self) -> bool:
+        """Is the last thing of a run there? The first process says so to all."""
+        there = (self.workdir / "export").is_dir()
+        return bool(multihost_utils.broadcast_one_to_all(np.asarray(there))) if jax.process_count() > 1 else there
+
     def _due(self, every: int) -> bool:
         return self.step % every == 0 and self.step < self.experiment.solver.max_iter
 
     def _make_folder(self) -> None:
-        try:
-            self.workdir.mkdir(parents=True, exist_ok=True)
-            probe = self.workdir / f".write-test-{jax.process_index()}"
-            probe.write_text("")
-            probe.unlink()
-        except OSError as error:
-            raise InputError(f"--workdir {self.workdir} cannot be written: {error.strerror}") from error
+        make_folder(self.workdir, "--workdir")
 
     def _fresh(self, start: Callable[[], Start]) -> tuple[TrainState, Any]:
+        if self.main:
+            print("making the first weights", flush=True)
         begin, solver = start(), self.experiment.solver
         trained, frozen = split(begin.params, solver)
         self._save_frozen(frozen)
@@ -242,7 +244,8 @@ class _Run:
         )
         size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         frozen = sum(leaf.size for leaf in jax.tree.leaves(self.frozen))
-        print(f"{size / 1e6:.1f} M parameters trained, {frozen / 1e6:.1f} M frozen; from step {self.step}", flush=True)
+        print(f"{size / 1e6:.1f} M parameters trained, {frozen / 1e6:.1f} M frozen; from step {self.step}")
+        print("the first step compiles, which takes from seconds to minutes", flush=True)
 
     def close(self) -> None:
         """Ends what works in the background; a save under way is finished."""

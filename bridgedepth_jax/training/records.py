@@ -41,7 +41,9 @@ class Records:
 
     def evaluation(self, step: int, results: dict[str, float]) -> None:
         """Results named set/metric after `step` steps, also in evaluation.jsonl."""
-        with (self._folder / "evaluation.jsonl").open("a") as file:
+        path = self._folder / "evaluation.jsonl"
+        _forget(path, step)
+        with path.open("a") as file:
             file.write(json.dumps({"step": step, **results}) + "\n")
         for name, value in results.items():
             self._board.add_scalar(f"eval/{name}", value, step)
@@ -63,7 +65,7 @@ class Records:
 
 
 def _forget(path: Path, start: int) -> None:
-    """Drops what a killed run wrote after its last checkpoint: those steps come again."""
+    """Drops the lines of step `start` and later, which a killed run wrote after its last checkpoint: they come again."""
     if not path.exists():
         return
     kept = []

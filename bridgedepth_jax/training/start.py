@@ -32,12 +32,13 @@ def make_start(experiment: Experiment, init: str, imagenet: str = "") -> Start:
     if not init:
         raise InputError(f"no --init and none in the config, expected {EXPECTED}")
     if (Path(init) / "checkpoints").is_dir():
+        if imagenet:
+            raise InputError(f"--imagenet {imagenet}: the run {init} has weights of the whole network, expected one of them")
         return _from_run(experiment, Path(init))
-    ours = _random(experiment)
-    if imagenet:
-        ours |= _imagenet(imagenet, experiment)
-    if init != RANDOM:
-        checkpoint = _load(init)
+    checkpoint = None if init == RANDOM else _load(init)  # what is wrong with it shows before anything is compiled
+    backbone = _imagenet(imagenet, experiment) if imagenet else {}
+    ours = _random(experiment) | backbone
+    if checkpoint is not None:
         prefix = "mono/" if checkpoint.kind == "depth-anything" else ""
         given = {prefix + name: value for name, value in flatten(checkpoint.params).items()}
         expected = {name: value for name, value in ours.items() if name.startswith(prefix)}
