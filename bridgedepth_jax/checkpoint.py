@@ -95,6 +95,8 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, *, dtype: s
     with replacing(path) as temporary:
         with _checkpointer() as checkpointer:
             checkpointer.save(temporary, items)
+        for mark in temporary.rglob("commit_success.txt"):  # that it is there counts; Orbax writes the folder's absolute path
+            mark.write_text("Checkpoint commit was successful")
         files = sorted(file.relative_to(temporary).as_posix() for file in temporary.rglob("*") if file.is_file())
         digests = _map(lambda name: _file_digest(temporary / name), files)
         (temporary / DIGESTS).write_text("".join(f"{d}  {n}\n" for d, n in zip(digests, files, strict=True)))

@@ -48,6 +48,11 @@ def test_round_trip(folder):
     assert_equal(load_checkpoint(folder), make())
 
 
+def test_no_file_knows_where_it_was_written(folder):
+    place = str(folder.parent).encode()
+    assert not [file for file in folder.rglob("*") if file.is_file() and place in file.read_bytes()]
+
+
 def test_flatten_round_trip():
     tree = {"a": {"b": {"c": 1}, "d": 2}, "e": 3}
     assert flatten(tree) == {"a/b/c": 1, "a/d": 2, "e": 3}
