@@ -25,8 +25,9 @@ _ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+[0-9]+)\[(?P<shape>[0-9,]*)\]")
 def compile_step(experiment: Experiment, devices: list[Any], *, to_run: bool = True) -> Any:
     """The compiled step of an experiment on these devices, from shapes alone: no parameter is ever made.
 
-    Without `to_run` its machine code is not optimised, which on CPUs saves most of the time, and its operations are in the order
-    that needs the least memory, as on GPUs and TPUs; else CPUs prefer what can run at once, and rematerialisation saves nothing.
+    Without `to_run` its machine code is not optimised, which on CPUs saves most of the time, and its operations are in the
+    order that needs the least memory, as on GPUs and TPUs; else CPUs prefer what can run at once, and `model.remat` saves
+    nothing.
     """
     mesh = sharding.make_mesh(experiment.run.fsdp, devices)
     rows = sharding.batch_sharding(mesh, experiment.solver.batch_size)
