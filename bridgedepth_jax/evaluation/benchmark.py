@@ -82,6 +82,7 @@ def evaluate(
     out = Path(out)
     bucket, fused = evaluator.bucket, evaluator.fused
     found = {protocol.name: find_pairs(_resolved(protocol.name), root)[: limit or None] for protocol in protocols}
+    make_folder(out, "--out")
     result: dict[str, Any] = {
         "method": {"name": method.name, **method.identity},
         "settings": {"padding": _padding_words(bucket), "batches": _batch_words(fused), "limit": limit or "none"},
@@ -91,7 +92,6 @@ def evaluate(
         key = fingerprint(
             version=VERSION, method=method.name, **method.identity, bucket=bucket, fused=fused, **dataclasses.asdict(protocol)
         )
-        make_folder(out, "--out")
         file = ResultsFile(out, jax.process_index(), key, {pair.name: _state(pair) for pair in found[protocol.name]})
         done = file.of(protocol.name)
         if done and progress and jax.process_index() == 0:
