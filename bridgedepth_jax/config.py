@@ -6,9 +6,10 @@ BACKBONE / DPN / NMP / BRIDGEDEPTH; fields that it lacks (widths it hard-codes) 
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 Dtype = Literal["float32", "bfloat16", "float64"]
+Precision = Literal["highest", "high", "default"]
 VARIANTS = ("sf", "l_sf", "kitti", "eth3d_pretrain", "eth3d", "middlebury_pretrain", "middlebury", "rvc_pretrain", "rvc")
 
 
@@ -152,8 +153,13 @@ class ModelConfig:
     recurrent_loss_gamma: float = 0.8
     recurrent_loss_weight: float = 1.0
     dtype: Dtype = "float32"  # computation of ViT, DPT, encoders and attention; everything delicate stays float32
-    precision: str = "highest"  # of matrix products: "highest" is true float32 everywhere, "high" and "default" allow less
+    precision: Precision = "highest"  # of matrix products: "highest" is true float32 everywhere, the others allow less
     remat: bool = False  # training: recompute block activations in the backward pass
+
+    def __post_init__(self) -> None:
+        for name, kind in (("dtype", Dtype), ("precision", Precision)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"model.{name} {getattr(self, name)!r}, expected one of {list(get_args(kind))}")
 
     @classmethod
     def variant(cls, name: str) -> Self:

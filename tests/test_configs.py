@@ -91,6 +91,7 @@ def test_a_vit_can_be_chosen():
         ("--config.solver.accumulate=3", "not a multiple of solver.accumulate"),
         ("--config.solver.loss_weights=(1.0,)", "loss_weights has 1 numbers, the model 10"),
         ("--config.model.nmp.heads=7", "config.model.nmp"),
+        ("--config.model.precision=highst", "config.model.precision = 'highst', expected"),
         ("--config.data.train=((1, 2),)", "config.data.train"),
         ("--confg.seed=3", "unknown option --confg.seed=3"),
     ],

@@ -234,7 +234,13 @@ def test_configs_that_make_no_network_are_refused(tree, message):
 
 @pytest.mark.parametrize(
     ("tree", "message"),
-    [({"mono": {"dims": 3}}, "dims"), ({"dtype": 32}, "dtype"), ({"mono": {"taps": "1234"}}, "taps"), ({"mono": 3}, "mapping")],
+    [
+        ({"mono": {"dims": 3}}, "dims"),
+        ({"dtype": 32}, "dtype"),
+        ({"dtype": "float16"}, "model.dtype 'float16', expected one of"),
+        ({"mono": {"taps": "1234"}}, "taps"),
+        ({"mono": 3}, "mapping"),
+    ],
 )
 def test_unknown_or_wrong_fields_are_refused(tree, message):
     with pytest.raises(ValueError, match=message):

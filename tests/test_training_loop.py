@@ -58,13 +58,16 @@ def unbroken(tmp_path_factory):
     return workdir
 
 
-def test_a_finished_run_exports_and_says_so_when_started_again(unbroken, capsys):
+def test_a_finished_run_exports_and_says_so_when_started_again(unbroken, caplog):
     assert [step for (step,) in log(unbroken, "step")] == list(range(STEPS))
     exported, kept = load_checkpoint(unbroken / "export"), state(unbroken)
     np.testing.assert_array_equal(exported.params["wide"]["kernel"], kept.params["wide"]["kernel"])
     np.testing.assert_array_equal(exported.params["mono"]["kernel"], stub_params()["mono"]["kernel"])
     assert "mono" not in kept.params and "mono" not in kept.moments.mu
     assert run(unbroken) == f"finished: all {STEPS} steps are done"
+    assert "is not read" not in caplog.text
+    assert run(unbroken, dataclasses.replace(make(), init="other")) == f"finished: all {STEPS} steps are done"
+    assert "--init other is not read: this run has begun, from" in caplog.text
     environment = json.loads((unbroken / "run.jsonl").read_text().splitlines()[0])
     assert environment["versions"]["jax"] == jax.__version__ and environment["experiment"]["seed"] == 326
 
@@ -267,11 +270,13 @@ def test_numbers_that_cannot_be_meant_are_refused(changes, words):
         dataclasses.replace(make(**changes.get("solver", {})), **{k: v for k, v in changes.items() if k == "data"})
 
 
-def test_merge_is_strict_unless_told():
+def test_merge_is_strict_unless_told(caplog):
     from bridgedepth_jax.training.start import merge
 
     expected, given = {"a": np.zeros(2), "b": np.zeros(3)}, {"a": np.ones(2), "b": np.ones(4), "c": np.ones(1)}
     with pytest.raises(InputError, match=r"1 unused \(c, ...\); 1 of another shape \(b, ...\)"):
         merge(expected, given, strict=True, source="x")
-    merged = merge(expected, given, strict=False, source="x")
+    with caplog.at_level("INFO"):
+        merged = merge(expected, given, strict=False, source="x")
+    assert "x: 1 of 2 arrays fit; 1 unused (c, ...); 1 of another shape (b, ...)" in caplog.text
     assert merged.keys() == expected.keys() and merged["a"].sum() == 2 and merged["b"].sum() == 0

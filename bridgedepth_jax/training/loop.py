@@ -152,6 +152,8 @@ class _Run:
     def _check_same(self, description: dict[str, Any]) -> TrainState:
         """Shapes of the state, if the description is of this experiment and this data."""
         stored, mine = description["experiment"], self.experiment.to_dict()
+        if stored["init"] != mine["init"] and self.main:
+            log.warning("--init %s is not read: this run has begun, from %s", mine["init"], stored["init"])
         different = [words for part in RESULT for words in _differences(stored[part], mine[part], part)]
         if description["data"] != self.data.fingerprint:
             different.append(f"data (fingerprint {description['data']} there, {self.data.fingerprint} now)")

@@ -1,5 +1,6 @@
 """What a fresh run starts from: weights by path or name, ImageNet weights for the stereo encoder, or nothing."""
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.export import load_run
 from bridgedepth_jax.training.state import TrainState
 
+log = logging.getLogger(__name__)
 RANDOM = "random-mono"
 EXPECTED = f"a checkpoint folder, a published name, a --workdir of train.py, or {RANDOM}"
 
@@ -55,16 +57,22 @@ def _random(experiment: Experiment) -> dict[str, Any]:
 
 
 def merge(expected: dict[str, Any], given: dict[str, Any], *, strict: bool, source: str) -> dict[str, Any]:
-    """`given` where it fits `expected` (both flat). Strict: InputError lists what is missing, unused or of another shape."""
+    """`given` where it fits `expected` (both flat).
+
+    What is missing, unused or of another shape: strict, an InputError lists it; else a line says so.
+    """
     missing = sorted(expected.keys() - given.keys())
     unused = sorted(given.keys() - expected.keys())
     common = expected.keys() & given.keys()
     wrong = sorted(name for name in common if given[name].shape != expected[name].shape)
-    if strict and (missing or unused or wrong):
-        lists = {"missing": missing, "unused": unused, "of another shape": wrong}
-        words = [f"{len(names)} {what} ({', '.join(names[:3])}, ...)" for what, names in lists.items() if names]
-        raise InputError(f"{source} does not fit the model: {'; '.join(words)}; solver.strict_resume=False takes what fits")
     fits = common - set(wrong)
+    if missing or unused or wrong:
+        lists = {"missing": missing, "unused": unused, "of another shape": wrong}
+        words = "; ".join(f"{len(names)} {what} ({', '.join(names[:3])}, ...)" for what, names in lists.items() if names)
+        if strict:
+            raise InputError(f"{source} does not fit the model: {words}; solver.strict_resume=False takes what fits")
+        if jax.process_index() == 0:
+            log.info("%s: %d of %d arrays fit; %s", source, len(fits), len(expected), words)
     return {name: given[name].astype(value.dtype, copy=False) if name in fits else value for name, value in expected.items()}
 
 
