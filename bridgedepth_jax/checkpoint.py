@@ -71,9 +71,11 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, *, dtype: s
     """Writes a checkpoint folder, replacing one that is there.
 
     `dtype` (float16, bfloat16, float32) is how parameters are stored; by default as they are. Raises ValueError for
-    parameters that do not fit the config.
+    parameters that do not fit the config, InputError for a path that holds anything else than a checkpoint.
     """
     path = Path(path).absolute()
+    if path.exists() and not (path / DIGESTS).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} is no checkpoint and would be replaced by one, expected a new name")
     leaves = {name: np.asarray(value) for name, value in flatten(checkpoint.params).items()}
     expected = expected_shapes(checkpoint.kind, checkpoint.config)
     different = sorted({(n, s) for n, s in expected.items()} ^ {(n, v.shape) for n, v in leaves.items()})

@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import functools
 import re
+import struct
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.geometry import Calibration, point_cloud
 from bridgedepth_jax.inference.outputs import OUTPUTS, Result
 from bridgedepth_jax.inference.run import Pair, make_pair
+from bridgedepth_jax.order import looks_swapped
 from bridgedepth_jax.predictor import Prediction, Predictor
 from bridgedepth_jax.visualize import colorize
 
@@ -70,7 +72,8 @@ class Models:
 
     def __init__(self, devices: str) -> None:
         self._lock = threading.Lock()
-        self._load = functools.lru_cache(2)(lambda name: Predictor.load(None if name == DEFAULT else name, devices=devices))
+        load = functools.partial(Predictor.load, devices=devices, check_order=False)  # the page says it, see `_predict`
+        self._load = functools.lru_cache(2)(lambda name: load(None if name == DEFAULT else name))
 
     def __call__(self, name: str, pair: Pair, scale: float) -> Prediction:
         with self._lock:
@@ -81,13 +84,19 @@ def read_upload(data: bytes, name: str, limits: Limits) -> np.ndarray:
     """RGB (H, W, 3) uint8 of an uploaded file. InputError: no image, or a larger one than the limits allow."""
     if len(data) > limits.upload:
         raise InputError(f"{name}: {len(data)} bytes, expected at most {limits.upload}")
+    if data.startswith(b"\x89PNG") and len(data) >= 24:  # its optional decoder, unlike OpenCV, has no limit of its own
+        _check_pixels(*struct.unpack(">II", data[16:24]), name, limits)
     try:
         image = decode_image(data, name)
     except cv2.error:  # more pixels than OpenCV decodes
         raise InputError(f"{name}: not an image that can be read here") from None
-    if image.shape[0] * image.shape[1] > limits.pixels:
-        raise InputError(f"{name}: {image.shape[1]}x{image.shape[0]} pixels, expected at most {limits.pixels} in all")
+    _check_pixels(image.shape[1], image.shape[0], name, limits)
     return image
+
+
+def _check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
+    if width * height > limits.pixels:
+        raise InputError(f"{name}: {width}x{height} pixels, expected at most {limits.pixels} in all")
 
 
 def cloud_of(pair: Pair, disparity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,6 +144,7 @@ class _Page:
         self.predict, self.limits = predict, limits
         self.images: dict[str, np.ndarray] = {}
         self.names: dict[str, str] = {}
+        self.sample: Calibration | None = None  # while the images are the sample pair
         self.pair: Pair | None = None
         self.prediction: Prediction | None = None
         self.picture = "disparity"
@@ -157,11 +167,11 @@ class _Page:
             upload.props(f"flat bordered data-test={side}").style("width: 300px")
         with ui.expansion("calibration, for metres").classes("w-full"):
             self.camera = {
-                name: ui.number(label, min=0, on_change=self._recalibrate)
-                for name, label in (
-                    ("focal", "focal length, pixels"),
-                    ("baseline", "baseline, metres"),
-                    ("doffs", "offset of principal points, pixels"),
+                name: ui.number(label, min=smallest, on_change=self._recalibrate)
+                for name, label, smallest in (
+                    ("focal", "focal length, pixels", 0),
+                    ("baseline", "baseline, metres", 0),
+                    ("doffs", "offset of principal points, pixels", None),
                 )
             }
         self.model = ui.select(list(models), value=models[0], label="model").classes("w-full")
@@ -187,6 +197,9 @@ class _Page:
 
     async def _uploaded(self, side: str, event: events.UploadEventArguments) -> None:
         name = event.file.name
+        if self.sample:  # its other image and its camera do not belong to the user's
+            self.images.clear()
+            self._take_sample(None)
         try:
             self.images[side] = read_upload(await event.file.read(), name, self.limits)
         except InputError as error:
@@ -217,30 +230,41 @@ class _Page:
     async def _run_sample(self) -> None:
         try:
             pair, _ = demo.motorcycle()
-            assert pair.calibration is not None
         except InputError as error:
             self._say(str(error))
             return
-        for name, value in (("focal", pair.calibration.fx), ("baseline", pair.calibration.baseline)):
-            self.camera[name].value = value
-        self.camera["doffs"].value = pair.calibration.doffs
+        self._take_sample(pair.calibration)
         self.images, self.names = {"left": pair.left, "right": pair.right}, dict.fromkeys(("left", "right"), pair.name)
         await self._predict(pair)
+
+    def _take_sample(self, camera: Calibration | None) -> None:
+        """The sample's camera, or none, in place of the one on the page, and of the last result."""
+        self.pair = self.prediction = None
+        self.sample = camera
+        for name, attribute in (("focal", "fx"), ("baseline", "baseline"), ("doffs", "doffs")):
+            self.camera[name].value = getattr(camera, attribute) if camera else None
 
     async def _predict(self, pair: Pair) -> None:
         self._say("working; the first run of a size compiles")
         self.run_button.disable()
         try:
-            self.prediction = await run.io_bound(self.predict, self.model.value, pair, self.scale.value or 1.0)
+            prediction = await run.io_bound(self.predict, self.model.value, pair, self.scale.value or 1.0)
+            if prediction is None:  # the server is ending
+                return
         except InputError as error:
             self._say(f"refused: {error}")
             return
+        except Exception as error:  # the page must not look busy for ever; the server's log has the rest
+            self._say(f"failed: {type(error).__name__}: {str(error)[:200]}")
+            raise
         finally:
             self.run_button.enable()
-        self.pair = pair
+        self.pair, self.prediction = pair, prediction
         self.left.set_source(_png(pair.left))
         self._show(self.picture)
         self._recalibrate()
+        if looks_swapped(pair.left, pair.right, prediction.disparity):
+            self._say(f"{self.status.text}; left and right look swapped")
 
     def _recalibrate(self) -> None:
         if self.pair is None or self.prediction is None:
@@ -261,6 +285,9 @@ class _Page:
         focal, baseline, doffs = (self.camera[name].value for name in ("focal", "baseline", "doffs"))
         if not focal or not baseline:
             return None
+        sample = self.sample
+        if sample and (focal, baseline, doffs) == (sample.fx, sample.baseline, sample.doffs):
+            return sample  # which also knows its principal point
         height, width = pair.left.shape[:2]
         return Calibration.from_focal(focal, baseline, (width, height), doffs or 0.0)
 

@@ -2,7 +2,7 @@
 
     python train.py --config configs/nano.py --workdir runs/nano
     python train.py --config configs/nano_finetune.py --workdir runs/nano_finetune --init runs/nano
-    python scripts/ship_default.py runs/nano_finetune --hardware "2 CPU cores"
+    python scripts/ship_default.py runs/nano_finetune --hardware "2 CPU cores" --origin "first stage" --origin-init runs/nano
 
 Data: as in the first stage, rendered while training, of another seed.
 Hardware, time and scores of the weights that ship: bridgedepth_jax/models/nano/README.md.

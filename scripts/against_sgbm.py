@@ -9,6 +9,7 @@ custom:FILE`. --synthetic renders pairs that training has not seen: the ones to 
 """
 
 import argparse
+import collections
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -63,10 +64,15 @@ def row(name: str, cells: list[demo.Errors]) -> str:
 
 def real(rows: Iterable[PairFiles]) -> Iterator[tuple[Pair, np.ndarray]]:
     yield demo.motorcycle()
+    rows = list(rows)
+    folders = collections.Counter(found.left.parent for found in rows)
     for found in rows:
         sample = read_sample(found)
         truth = np.where(sample["valid"] | (sample["disparity"] > 0), sample["disparity"], np.nan).astype(np.float32)
-        name = Path(found.left).parent.name or Path(found.left).stem
+        if not np.isfinite(truth).any():
+            raise InputError(f"{found.disparity}: no pixel has a disparity, expected ground truth to compare with")
+        folder, stem = found.left.parent, found.left.stem
+        name = stem if not folder.name else folder.name if folders[folder] == 1 else f"{folder.name}_{stem}"
         yield Pair(name, sample["left"], sample["right"], (str(found.left), str(found.right)), None), truth
 
 

@@ -4,7 +4,8 @@ python scripts/demo.py
 python scripts/demo.py --left left.png --right right.png --calib calib.txt --checkpoint rvc --devices gpu
 
 Without --left and --right: the pair "motorcycle" of scikit-image (extra `demo`), with its error and that of semi-global
-matching. The first run compiles; later ones take the compilation from the disk.
+matching. Images without any calibration get no point cloud. The first run compiles; later ones take the compilation from
+the disk.
 """
 
 import argparse
@@ -16,10 +17,10 @@ import numpy as np
 from bridgedepth_jax import demo
 from bridgedepth_jax.data.formats import read_image, write_png
 from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.files import make_folder
 from bridgedepth_jax.inference import outputs, run
+from bridgedepth_jax.inference.options import CAMERA, add_camera_options, check_options
 from bridgedepth_jax.predictor import Predictor
-
-CAMERA = ("calib", "intrinsics", "focal", "baseline", "doffs")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -30,20 +31,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="the network sees images resized by this factor")
     parser.add_argument("--devices", default="cpu", help="cpu, gpu, tpu or all")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results, default: out")
-    parser.add_argument("--z-far", type=float, help="metres, points beyond are left out of the cloud")
-    parser.add_argument("--calib", help="Middlebury calib.txt of --left and --right; without any calibration: no cloud")
-    parser.add_argument("--intrinsics", help="file with the nine numbers of K in line 1 and the baseline in metres in line 2")
-    parser.add_argument("--focal", type=float, help="pixels; the principal point is the image's centre")
-    parser.add_argument("--baseline", type=float, help="metres, with --focal")
-    parser.add_argument("--doffs", type=float, help="pixels, with --focal: principal points, right minus left; default 0")
+    add_camera_options(parser)
     return parser.parse_args(argv)
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
+    check_options(args)
     pair, truth = read_pair(args)
     predictor = Predictor.load(args.checkpoint, devices=args.devices)
+    make_folder(args.out, "--out")
     began = time.perf_counter()
     prediction = predictor(pair.left, pair.right, scale=args.scale)
     height, width = prediction.disparity.shape

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from bridgedepth_jax.data.formats import read_image
 from bridgedepth_jax.depth_predictor import SHORTER_SIDE, DepthPredictor
-from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.errors import command
 from bridgedepth_jax.inference import outputs, pairs
+from bridgedepth_jax.inference.options import BAR, check_out
 from bridgedepth_jax.predictor import Prediction
 
-BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 KINDS = ("disparity", "disparity-npy", "disparity-png", "color")
 
 
@@ -36,8 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     kinds = outputs.parse_kinds(args.save, KINDS)
-    if args.out.exists() and not args.out.is_dir():
-        raise InputError(f"--out {args.out} is a file, expected a folder")
+    check_out(args.out)
     files = pairs.find_files(args.image)
     images = pairs.read_ahead((name, read_image(file)) for name, file in files.items())
     first = next(images)  # what is wrong with it shows before the weights are loaded
@@ -45,7 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     for name, image in tqdm(itertools.chain([first], images), total=len(files), unit=" images", bar_format=BAR):
         depth = predictor(image, size=args.size)
         result = outputs.Result(name, image, Prediction(depth, np.ones_like(depth)))
-        outputs.save(args.out, result, kinds)
+        for path in outputs.save(args.out, result, kinds):
+            tqdm.write(str(path))
 
 
 if __name__ == "__main__":

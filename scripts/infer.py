@@ -10,7 +10,6 @@ Files are named OUT/<name>_disparity.pfm and so on; <name> is the left file's, o
 
 import argparse
 import itertools
-import math
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,9 +17,8 @@ from tqdm import tqdm
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.files import make_folder
 from bridgedepth_jax.inference import outputs, pairs, run, video
+from bridgedepth_jax.inference.options import BAR, CAMERA, add_camera_options, check_options
 from bridgedepth_jax.predictor import Predictor
-
-BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -37,12 +35,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", help="float32 or bfloat16; default: the checkpoint's")
     parser.add_argument("--devices", default="1", help="all, cpu, gpu, tpu, or a number of devices; the batch is split")
     parser.add_argument("--max-disparity", type=float, help="pixels, the end of the colours; default: per image, one per video")
-    parser.add_argument("--z-far", type=float, help="metres, points beyond are left out of the cloud")
-    parser.add_argument("--calib", help="Middlebury calib.txt, or a folder or glob of them, paired by name like the images")
-    parser.add_argument("--intrinsics", help="file with the nine numbers of K in line 1 and the baseline in metres in line 2")
-    parser.add_argument("--focal", type=float, help="pixels; the principal point is the image's centre")
-    parser.add_argument("--baseline", type=float, help="metres, with --focal")
-    parser.add_argument("--doffs", type=float, help="pixels, with --focal: principal points, right minus left; default 0")
+    add_camera_options(parser)
     return parser.parse_args(argv)
 
 
@@ -54,8 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     kinds = outputs.parse_kinds(args.save or ("color" if is_video else "disparity,color"), tuple(outputs.OUTPUTS))
     files = [] if is_video else pairs.find_pairs(args.left, args.right)
     names = [Path(args.left).stem] if is_video else [pair.name for pair in files]
-    cameras = {option: getattr(args, option) for option in ("calib", "intrinsics", "focal", "baseline", "doffs")}
-    calibrate = run.calibrations(names, **cameras)
+    calibrate = run.calibrations(names, **{name: getattr(args, name) for name in CAMERA})
     needing = [kind for kind in kinds if outputs.OUTPUTS[kind].needs_calibration]
     if needing and calibrate is None:
         raise InputError(f"--save {','.join(needing)}: needs --calib, --intrinsics, or --focal and --baseline")
@@ -87,14 +79,9 @@ def main(argv: list[str] | None = None) -> None:
 def check(args: argparse.Namespace) -> None:
     if video.is_video(args.left) != video.is_video(args.right):
         raise InputError(f"--left {args.left} and --right {args.right}: one is a video, expected two or none")
-    for option in ("scale", "max_disparity", "z_far", "focal", "baseline"):
-        value = getattr(args, option)
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise InputError(f"--{option.replace('_', '-')} {value}, expected a positive number")
     if args.batch < 1:
         raise InputError(f"--batch {args.batch}, expected at least 1")
-    if args.out.exists() and not args.out.is_dir():
-        raise InputError(f"--out {args.out} is a file, expected a folder")
+    check_options(args)
 
 
 if __name__ == "__main__":

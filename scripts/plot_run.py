@@ -30,6 +30,9 @@ def main() -> None:
         import matplotlib.pyplot as plt
     except ImportError:
         raise InputError("matplotlib is not installed, which draws the curve: pip install 'bridgedepth-jax[plot]'") from None
+    kinds = plt.figure().canvas.get_supported_filetypes()
+    if args.out.suffix[1:] not in kinds:
+        raise InputError(f"--out {args.out}: no writer for this file type, expected one of .{', .'.join(sorted(kinds))}")
     experiment, _, _ = load_run(args.workdir)
     if args.dataset not in experiment.eval.datasets:
         raise InputError(f"--dataset {args.dataset}, expected one of the run's: {', '.join(experiment.eval.datasets)}")

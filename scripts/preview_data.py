@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="synthetic only")
     parser.add_argument("--photos", type=Path, help="synthetic only: a folder of photographs in place of the built-in ones")
     arguments = parser.parse_args()
+    if arguments.width < 1:
+        raise InputError(f"--width {arguments.width}: expected at least 1")
     if not cv2.haveImageWriter(str(arguments.out)):
         raise InputError(f"--out {arguments.out}: no writer for this file type, expected .png or .jpg")
     sheet = contact_sheet(_samples(arguments), arguments.width)

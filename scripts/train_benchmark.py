@@ -16,7 +16,7 @@ import time
 import jax
 import numpy as np
 
-from bridgedepth_jax.errors import command
+from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.training.analysis import collective_bytes, compile_step, flops, memory
 from bridgedepth_jax.training.configfile import override, read_config
 from bridgedepth_jax.training.experiment import Experiment
@@ -35,6 +35,9 @@ def main() -> None:
     args, options = parser.parse_known_args()
     simulated = f"--xla_force_host_platform_device_count={max(args.devices)}"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {simulated}"  # read when devices are first asked for
+    for count in args.devices:
+        if not 1 <= count <= jax.device_count():
+            raise InputError(f"--devices {count}, expected 1 to {jax.device_count()}, as many as there are")
     config = read_config(args.config)
     override(config, options)
     experiment = Experiment.from_dict(config.to_dict())

@@ -8,6 +8,7 @@ Needs the extra `viewer`: pip install 'bridgedepth-jax[viewer]'.
 
 import argparse
 import os
+import socket
 
 from bridgedepth_jax.errors import InputError, command
 
@@ -24,6 +25,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.max_upload < 1 or args.max_pixels < 1:
         raise InputError("--max-upload and --max-pixels: expected positive numbers")
+    check_port(args.host, args.port)
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(args.max_pixels)  # read when OpenCV is imported
     try:
         from bridgedepth_jax import viewer
@@ -34,6 +36,19 @@ def main() -> None:
     limits = viewer.Limits(args.max_upload * 2**20, args.max_pixels)
     models = list(dict.fromkeys([*args.checkpoint, viewer.DEFAULT, *VARIANTS]))
     viewer.start(models, host=args.host, port=args.port, devices=args.devices, limits=limits)
+
+
+def check_port(host: str, port: int) -> None:
+    """Can a server listen there? The library that does says it is ready before it knows."""
+    if not 1 <= port <= 65535:
+        raise InputError(f"--port {port}, expected 1 to 65535")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port}: {error.strerror}, expected an address that is free") from None
 
 
 if __name__ == "__main__":

@@ -75,6 +75,17 @@ def test_saving_again_replaces(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
+def test_saving_replaces_nothing_but_a_checkpoint(tmp_path):
+    (tmp_path / "photos").mkdir()
+    save_checkpoint(tmp_path / "photos", make())  # an empty folder holds nothing to lose
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "file").write_text("x")
+    for name in ("run", "file"):
+        with pytest.raises(InputError, match=f"{name} is no checkpoint and would be replaced by one"):
+            save_checkpoint(tmp_path / name, make())
+    assert (tmp_path / "run" / "checkpoints").is_dir() and (tmp_path / "file").read_text() == "x"
+
+
 def test_missing_folder_file_and_foreign_folder(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         load_checkpoint(tmp_path / "nothing")

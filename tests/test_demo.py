@@ -1,6 +1,7 @@
 """The demo with a tiny network, and the numbers that it prints."""
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def test_own_images_and_calibration(main, checkpoint, files, tmp_path, capsys):
         (["--left", "a.png"], "one of --left and --right is missing"),
         (["--focal", "100"], "--focal belongs to --left and --right"),
         (["--left", "none.png", "--right", "none.png"], "none.png"),
+        (["--z-far", "-1"], "--z-far -1.0, expected a positive number"),
+        (["--out", __file__], "is a file, expected a folder"),
     ],
 )
 def test_bad_arguments(main, arguments, words, capsys):
@@ -121,8 +124,11 @@ def test_the_table_beside_sgbm(checkpoint, files, tmp_path, capsys, monkeypatch)
     left, right = tiny.images(60, 90)
     monkeypatch.setattr(demo, "motorcycle", lambda: (Pair("sample", left, right, ("", ""), None), np.full((60, 90), 6.0)))
     write_pfm(tmp_path / "truth.pfm", np.full((60, 90), 6, np.float32))
-    (tmp_path / "pairs.csv").write_text("left,right,disparity,format\nleft.png,right.png,truth.pfm,pfm\n")
+    shutil.copy(tmp_path / "left.png", tmp_path / "again.png")
+    lines = ["left,right,disparity,format", "left.png,right.png,truth.pfm,pfm", "again.png,right.png,truth.pfm,pfm"]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
     monkeypatch.setattr(sys, "argv", [*arguments, "--pairs", str(tmp_path / "pairs.csv")])
     module.main()
     rows = [line.split(" | ", 1) for line in capsys.readouterr().out.splitlines()]
-    assert rows[2][0] == "| sample" and rows[3][1] == rows[2][1]  # the same pair twice
+    assert [row[0] for row in rows[2:]] == ["| sample", f"| {tmp_path.name}_left", f"| {tmp_path.name}_again", "| mean"]
+    assert rows[2][1] == rows[3][1] == rows[4][1]  # the same pair three times

@@ -19,9 +19,10 @@ from miniature import build, views
 from bridgedepth_jax.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.config import BackboneConfig, ModelConfig, MonoConfig, NMPConfig, ProposalConfig
 from bridgedepth_jax.data.registry import Pair
-from bridgedepth_jax.evaluation.benchmark import match_sgbm
+from bridgedepth_jax.evaluation.benchmark import Method, draw, match_sgbm
 from bridgedepth_jax.evaluation.protocol import Protocol, default_protocol
 from bridgedepth_jax.evaluation.quoted import QUOTED
+from bridgedepth_jax.evaluation.records import Record
 from bridgedepth_jax.evaluation.runner import Evaluator, network
 from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
 
@@ -143,6 +144,9 @@ def test_custom_csv_and_broken_images(monkeypatch, workspace, capsys):
     assert caught.value.code == 1 and "no image could be evaluated" in capsys.readouterr().out
 
 
+PROCESSES = ("--num-processes", "2", "--process-id")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -151,6 +155,11 @@ def test_custom_csv_and_broken_images(monkeypatch, workspace, capsys):
         (["--method", "sgbm", "--datasets", "things", "--out", "x"], "no file matches"),
         (["--method", "sgbm", "--bucket", "24", "--out", "x"], "bucket 24"),
         (["--method", "sgbm", "--out", "x", "--num-processes", "2", "--process-id", "0"], "--coordinator, --num-processes"),
+        (
+            ["--method", "sgbm", "--out", "x", *PROCESSES, "0", "--coordinator", "here"],
+            "--coordinator here, expected HOST:PORT",
+        ),
+        (["--method", "sgbm", "--out", "x", *PROCESSES, "2", "--coordinator", "here:1"], "--process-id 2, expected 0 to 1"),
         (["--method", "sgbm", "--out", "/proc/x"], "--out /proc/x cannot be written"),
         (["--method", "sgbm", "--datasets", "synthetic", "--out", "x"], "'synthetic' is rendered"),
         (["--method", "sgbm", "--config", "nowhere.py", "--out", "x"], "nowhere.py"),
@@ -299,3 +308,18 @@ def test_as_a_command(workspace):
     arguments = ["--config", str(workspace / "config.py"), "--method", "sgbm", "--out", str(workspace / "command")]
     subprocess.run([sys.executable, "evaluate.py", *arguments, "--datasets", "eth3d"], cwd=ROOT, check=True)
     assert (workspace / "command" / "results.md").is_file()
+
+
+def test_images_without_an_answer_are_not_drawn(tmp_path):
+    pairs = [Pair("set", name, "sparse", Path("left.png"), Path("right.png")) for name in ("bad", "good")]
+    records = [
+        Record("set", "bad", {"paper": {"epe": (0.0, 0)}}, "not finite"),
+        Record("set", "good", {"paper": {"epe": (6.0, 3)}}),
+    ]
+    drawn = []
+
+    def evaluator(params, pairs, protocol, consume):
+        drawn.extend(pair.name for pair in pairs)
+
+    draw(evaluator, Method("fake", {}), pairs, default_protocol("kitti_2015_train"), records, tmp_path, 2)
+    assert drawn == ["good"]

@@ -78,6 +78,10 @@ def test_nothing_found(tree):
         find_files(str(tree / "right"))
 
 
+def test_names_lose_the_suffix_that_is_looked_for(tree):
+    assert list(find_files(str(tree / "left/*"), (".txt",))) == ["notes"]
+
+
 def test_a_file_with_a_bracket_in_its_name(tree):
     (tree / "odd[1].png").touch()
     assert find_files(str(tree / "odd[1].png")) == {"odd[1]": tree / "odd[1].png"}

@@ -50,6 +50,13 @@ def test_picture_and_numbers(tmp_path, monkeypatch, capsys, experiment):
     assert "after 60 steps: synthetic EPE 3.00 px" in words and "best constant: EPE" in words
 
 
+@pytest.mark.parametrize("name", ["curve", "curve.xyz"])
+def test_a_picture_of_no_known_type_is_refused(tmp_path, monkeypatch, capsys, name):
+    with pytest.raises(SystemExit) as end:
+        run(monkeypatch, tmp_path, "--out", tmp_path / name)
+    assert end.value.code == 2 and "no writer for this file type" in capsys.readouterr().err
+
+
 def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(SystemExit) as end:

@@ -27,7 +27,7 @@ def run(tmp_path, monkeypatch):
     )
     state = make_state(params, experiment.solver, 0).replace(step=np.int32(3))
     monkeypatch.setattr(module, "load_run", lambda workdir: (experiment, state, {}))
-    command = ["train.py", "--config", "x/configs/nano.py", "--workdir", "w"]
+    command = ["train.py", "--config", "x/configs/nano.py", "--workdir", "w", "--init=w/first", "--config.seed=5"]
     start = {"command": command, "git": "abc", "data": "0123", "versions": {"jax": "1.2", "nothing": None}}
     (tmp_path / "run.jsonl").write_text(json.dumps(start) + "\n")
     records = [{"step": i, "loss": 9.0 - i, "epe_train": 5.0 - i, "images_per_s": 4 / 3600} for i in range(3)]
@@ -46,8 +46,10 @@ def test_weights_and_card(run, tmp_path):
         np.testing.assert_array_equal(flatten(stored.params)[name], value.astype(np.float16))
     card = (folder / "README.md").read_text()
     digest = hashlib.sha256((folder / "files.sha256").read_bytes()).hexdigest()
-    for words in (digest, "A test.", "| none |", "2 CPU cores, 3.0 hours", "jax 1.2 |", "commit abc", "MIT", "max_iter=3"):
+    for words in (digest, "A test.", "| none |", "2 CPU cores, 3.0 hours", "jax 1.2 |", "commit abc", "MIT"):
         assert words in card
+    train = "python train.py --config configs/nano.py --workdir runs/nano --config.solver.max_iter=3 --config.seed=5"
+    assert f"```\n{train}\npython scripts/ship_default.py runs/nano --hardware '2 CPU cores'\n```" in card
     assert "| 0 | 9.000 | 5.000 |\n| 1 | 8.000 | 4.000 |\n| 2 |" in card
 
 
@@ -63,7 +65,8 @@ def test_a_run_from_other_weights(run, tmp_path, monkeypatch):
     module.ship(workdir, tmp_path / "nano", **words, origin=module.Origin("the first stage", "first", "tar x first\n"))
     card = (tmp_path / "nano" / "README.md").read_text()
     assert "from the first stage;" in card
-    assert "```\ntar x first\npython train.py --config configs/nano.py" in card and "max_iter=3 --init first\n" in card
+    assert "```\ntar x first\npython train.py --config configs/nano.py" in card and "--config.seed=5 --init first\n" in card
+    assert "--hardware '2 CPU cores' --origin 'the first stage' --origin-init first\n```" in card
     assert "elsewhere" not in card + json.dumps(load_checkpoint(tmp_path / "nano").provenance)
 
 
@@ -72,6 +75,10 @@ def test_what_cannot_be_shipped(run, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LIMIT", 1000)
     with pytest.raises(InputError, match=r"expected at most 0\.001 MB"):
         module.ship(workdir, tmp_path / "nano", hardware="", about="", scores="")
+    for text, words in (("", "no step in the first line"), ('{"step": 0, "loss": 1.0}\n', "no epe_train in the first line")):
+        (workdir / "metrics.jsonl").write_text(text)
+        with pytest.raises(InputError, match=rf"metrics\.jsonl: {words}, expected the log of a training run"):
+            module.ship(workdir, tmp_path / "nano", hardware="", about="", scores="")
     (workdir / "metrics.jsonl").unlink()
     with pytest.raises(InputError, match=r"metrics\.jsonl.*expected the log of a training run"):
         module.ship(workdir, tmp_path / "nano", hardware="", about="", scores="")

@@ -243,6 +243,8 @@ def test_start_from_a_run_with_and_without_its_optimiser(unbroken, monkeypatch):
     np.testing.assert_array_equal(weights.params["wide"]["kernel"], state(unbroken).params["wide"]["kernel"])
     whole = make_start(make(base_lr=1.0, no_resume_optimizer=False), str(unbroken))
     assert int(whole.state.step) == STEPS and int(whole.state.moments.count) == STEPS
+    with pytest.raises(InputError, match=r"its solver\.train_mono is False, so its optimiser has other parameters"):
+        make_start(make(base_lr=1.0, no_resume_optimizer=False, train_mono=True), str(unbroken))
 
 
 def test_what_is_wrong_with_a_start_shows_before_anything_is_compiled(unbroken, monkeypatch):
@@ -255,6 +257,8 @@ def test_what_is_wrong_with_a_start_shows_before_anything_is_compiled(unbroken, 
         make_start(make(), "random-mono", "a.pth")
     with pytest.raises(InputError, match=r"--imagenet a\.pth: the run .* has weights of the whole network"):
         make_start(make(), str(unbroken), "a.pth")
+    with pytest.raises(InputError, match=r"--imagenet a\.pth: .*export has weights of the whole network"):
+        make_start(make(), str(unbroken / "export"), "a.pth")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """The viewer in a real headless browser (Debian's chromium and chromium-driver), and what it refuses."""
 
 import asyncio
+import importlib.util
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -46,6 +48,10 @@ def test_uploads_are_checked():
     assert viewer.read_upload(png(40, 60), "a.png", limits).shape == (40, 60, 3)
     with pytest.raises(InputError, match=r"b.png: 70x50 pixels, expected at most 3000"):
         viewer.read_upload(png(50, 70), "b.png", limits)
+    huge = bytearray(png(40, 60))
+    huge[16:24] = struct.pack(">II", 30_000, 30_000)  # what its header says counts, before anything is unpacked
+    with pytest.raises(InputError, match=r"huge.png: 30000x30000 pixels"):
+        viewer.read_upload(bytes(huge), "huge.png", limits)
     with pytest.raises(InputError, match=r"c.png: not a complete image"):
         viewer.read_upload(b"no image", "c.png", limits)
     with pytest.raises(InputError, match=r"d.png: 100001 bytes"):
@@ -87,6 +93,21 @@ def test_words_under_the_mouse_and_the_cloud():
     assert np.ptp(points[:, 1]) < 1e-4  # a plane across the viewing direction
     assert points[0, 2] > points[-1, 2]  # the first row of the image is on top
     assert viewer.cloud_of(pair(), np.zeros((40, 60), np.float32))[0].shape == (0, 3)
+
+
+def test_a_port_that_cannot_be_had_is_refused():
+    spec = importlib.util.spec_from_file_location("viewer_script", ROOT / "scripts" / "viewer.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    with pytest.raises(InputError, match="--port 70000, expected 1 to 65535"):
+        script.check_port("127.0.0.1", 70000)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"--port {port}: .*, expected an address that is free"):
+            script.check_port("127.0.0.1", port)
+    script.check_port("127.0.0.1", port)
 
 
 @pytest.fixture
@@ -175,3 +196,14 @@ def test_in_a_browser(page, tmp_path):
     wait.until(lambda b: colors_of(find(b, "scene")) > empty + 500, "the scene shows no cloud")
     webdriver.ActionChains(page).move_to_element(find(page, "picture")).perform()
     wait.until(lambda b: " px, confidence " in find(b, "value").text and find(b, "value").text.endswith(" m"))
+
+    # The sample's camera is not that of the user's images.
+    for side in ("left", "right"):
+        good = tmp_path / f"good_{side}.png"
+        good.write_bytes(png(64, 96))
+        page.find_element(By.CSS_SELECTOR, f"[data-test={side}] input[type=file]").send_keys(str(good))
+        wait_status(page, f"{side}: good_{side}.png, 96x64", 180)
+    find(page, "run").click()
+    wait_status(page, "good_left: done", 900)
+    webdriver.ActionChains(page).move_to_element(find(page, "value")).move_to_element(find(page, "picture")).perform()
+    wait.until(lambda b: find(b, "value").text.endswith("no calibration for metres"))

@@ -126,7 +126,8 @@ def draw(
     count: int,
 ) -> None:
     """Pictures of the `count` worst and the `count` median images by EPE: left, prediction, ground truth, error colours."""
-    errors = {record.name: record.values()["paper"]["epe"] for record in records if "paper" in record.sums}
+    good = [record for record in records if "paper" in record.sums and not record.problem]
+    errors = {record.name: record.values()["paper"]["epe"] for record in good}
     order = sorted(errors, key=lambda name: (-errors[name], name))
     start = max(0, (len(order) - count) // 2)
     labels: dict[str, str] = {}

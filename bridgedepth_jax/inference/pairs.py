@@ -59,7 +59,7 @@ def find_files(pattern: str, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, 
         rows = [(file.stem, file) for file in sorted(Path(pattern).iterdir())]
     else:
         expression = _expression(pattern)
-        rows = [(_name(expression, file), Path(file)) for file in sorted(glob.glob(pattern, recursive=True))]
+        rows = [(_name(expression, file, suffixes), Path(file)) for file in sorted(glob.glob(pattern, recursive=True))]
     files: dict[str, Path] = {}
     for name, file in rows:
         if file.suffix.lower() in suffixes and file.is_file():
@@ -85,11 +85,11 @@ def _expression(pattern: str) -> re.Pattern:
     return re.compile("".join(parts))
 
 
-def _name(expression: re.Pattern, file: str) -> str:
+def _name(expression: re.Pattern, file: str, suffixes: tuple[str, ...]) -> str:
     match = expression.fullmatch(file)
     parts = match.groups() if match else (file,)
     name = "_".join(part.strip("/") for part in parts if part.strip("/")).replace("/", "_")
-    return Path(name).stem if Path(name).suffix.lower() in SUFFIXES else name
+    return Path(name).stem if Path(name).suffix.lower() in suffixes else name
 
 
 def read_ahead(items: Iterable[T], ahead: int = 4) -> Iterator[T]:

@@ -1,7 +1,9 @@
 """From a training run to the default model inside the package: weights as float16, and the model card beside them."""
 
+import argparse
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,8 +46,7 @@ SHA-256 of `{digests}`, which lists that of every file here: `{digest}`
 ## Again
 
 ```
-{command}
-python scripts/ship_default.py {workdir} --hardware "{hardware}"
+{commands}
 ```
 
 The first logged losses, of steps counted from 0 ({precision}):
@@ -91,11 +92,10 @@ def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str,
         raise InputError(f"{workdir}: started from {experiment.init}; the card must say what that is, expected --origin")
     init = origin.init if origin else experiment.init
     step, solver, data = int(state.step), experiment.solver, experiment.data
-    config = Path(_option(start["command"], "--config", workdir))
-    again = f"runs/{config.stem}"
-    command = f"python train.py --config configs/{config.name} --workdir {again} --config.solver.max_iter={solver.max_iter}"
-    if origin:
-        command = f"{origin.commands.strip()}\n{command} --init {init}".strip()
+    config, commands = _commands(start["command"], workdir, solver.max_iter, hardware, origin)
+    by_step = {record["step"]: record for record in records}
+    rows = [f"| {i} | {by_step[i]['loss']:.3f} | {by_step[i]['epe_train']:.3f} |" for i in LOGGED if i in by_step]
+    hours = sum(solver.batch_size / record["images_per_s"] for record in records) / 3600
     provenance = {
         "source": f"training run, step {step}",
         "init": init,
@@ -104,8 +104,6 @@ def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str,
     }
     checkpoint = Checkpoint("bridgedepth", params, experiment.model.replace(remat=False), provenance)
     save_checkpoint(folder, checkpoint, dtype="float16")
-    by_step = {record["step"]: record for record in records}
-    rows = [f"| {i} | {by_step[i]['loss']:.3f} | {by_step[i]['epe_train']:.3f} |" for i in LOGGED if i in by_step]
     text = TEXT.format(
         name=folder.name,
         parameters=size / 1e6,
@@ -122,15 +120,14 @@ def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str,
         steps=step,
         seed=experiment.seed,
         hardware=hardware,
-        hours=sum(solver.batch_size / record["images_per_s"] for record in records) / 3600,
+        hours=hours,
         versions=", ".join(f"{name} {version}" for name, version in start["versions"].items() if version),
         commit=start["git"],
         fingerprint=start["data"],
         digests=DIGESTS,
         digest=hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest(),
         scores=scores.strip(),
-        command=command,
-        workdir=again,
+        commands=commands,
         precision="equal on one machine, to about three digits on another",
         losses="\n".join(rows),
     )
@@ -140,14 +137,34 @@ def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str,
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {error}, expected the log of a training run") from None
+    needed = {"run.jsonl": ("command", "git", "data", "versions")}.get(path.name, ("step", "loss", "epe_train", "images_per_s"))
+    lacking = [key for key in needed if not lines or key not in lines[0]]
+    if lacking:
+        raise InputError(f"{path}: no {lacking[0]} in the first line, expected the log of a training run")
+    return lines
 
 
-def _option(command: list[str], name: str, workdir: Path) -> str:
-    """Value of an option in a command line, `--name value` or `--name=value`."""
-    for word, following in zip(command, [*command[1:], ""], strict=True):
-        if word == name or word.startswith(f"{name}="):
-            return following if word == name else word.partition("=")[2]
-    raise InputError(f"{workdir / 'run.jsonl'}: command {' '.join(command)}, expected one with {name}")
+def _commands(given: list[str], workdir: Path, steps: int, hardware: str, origin: Origin | None) -> tuple[Path, str]:
+    """The config file of a run, and the shell lines that train and ship it again, from the run's own command.
+
+    Everything of that command stays but for its workdir and its --init, which are the reader's.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    for name in ("config", "workdir", "init"):
+        parser.add_argument(f"--{name}")
+    known, rest = parser.parse_known_args(given[1:])
+    if known.config is None:
+        raise InputError(f"{workdir / 'run.jsonl'}: command {' '.join(given)}, expected one with --config")
+    path, _, argument = known.config.partition(":")
+    config = Path(path)
+    folder = f"runs/{config.stem}"
+    rest = [word for word in rest if not word.startswith("--config.solver.max_iter")]
+    train = ["python", "train.py", "--config", f"configs/{config.name}{':' * bool(argument)}{argument}", "--workdir", folder]
+    train += [f"--config.solver.max_iter={steps}", *rest, *(["--init", origin.init] if origin else [])]
+    ship = ["python", "scripts/ship_default.py", folder, "--hardware", hardware]
+    ship += ["--origin", origin.words, "--origin-init", origin.init] if origin else []
+    before = origin.commands.strip() if origin else ""
+    return config, f"{before}\n{shlex.join(train)}\n{shlex.join(ship)}".strip()

@@ -38,6 +38,8 @@ def make_start(experiment: Experiment, init: str, imagenet: str = "") -> Start:
             raise InputError(f"--imagenet {imagenet}: the run {init} has weights of the whole network, expected one of them")
         return _from_run(experiment, Path(init))
     checkpoint = None if init == RANDOM else _load(init)  # what is wrong with it shows before anything is compiled
+    if imagenet and checkpoint is not None and checkpoint.kind == "bridgedepth":
+        raise InputError(f"--imagenet {imagenet}: {init} has weights of the whole network, expected one of them")
     backbone = _imagenet(imagenet, experiment) if imagenet else {}
     ours = _random(experiment) | backbone
     if checkpoint is not None:
@@ -85,6 +87,11 @@ def _from_run(experiment: Experiment, workdir: Path) -> Start:
         return Start(unflatten(merge(ours, given, strict=experiment.solver.strict_resume, source=f"--init {workdir}")))
     if other.model.replace(remat=False) != experiment.model.replace(remat=False):
         raise InputError(f"--init {workdir}: its model differs, so its optimiser cannot go on; set solver.no_resume_optimizer")
+    if other.solver.train_mono != experiment.solver.train_mono:
+        raise InputError(
+            f"--init {workdir}: its solver.train_mono is {other.solver.train_mono}, so its optimiser has other parameters than"
+            " this run; set solver.no_resume_optimizer"
+        )
     return Start(whole, state)
 
 
