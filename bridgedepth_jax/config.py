@@ -172,14 +172,14 @@ class ModelConfig:
 
     @classmethod
     def nano(cls) -> Self:
-        """The default model, 1.4 M parameters: the same parts, narrow, one layer each, and a ViT of its own."""
+        """The default model, 1.7 M parameters: the same parts, narrow, two layers each, and a ViT of its own."""
         mono = MonoConfig("nano", 96, 4, 3, (0, 1, 2, 3), pos_grid=16, features=32, out_channels=(24, 32, 48, 64))
         backbone = BackboneConfig("resnet", out_channels=64, dims=(32, 48, 64), depths=(1, 1, 2))
         dpn = ProposalConfig(max_disp=256, context_dim=32, seed_dim=32, lookup_dim=48)
         stages: dict[str, Any] = dict(
-            prop_dim=48, dim=48, mlp_ratio=2.0, prop_heads=2, heads=2, prop_layers=1, infer_layers=1, refine_layers=1
+            prop_dim=48, dim=48, mlp_ratio=2.0, prop_heads=2, heads=2, prop_layers=2, infer_layers=2, refine_layers=2
         )
-        nmp = NMPConfig(**stages, concat_dim=16, concat_hidden=32, correlation_dim=64, correlation_groups=16)
+        nmp = NMPConfig(**stages, concat_dim=64, concat_hidden=64, correlation_dim=64, correlation_groups=16)
         return cls(mono, backbone, dpn, nmp, recurrent_loss_weight=0.3)
 
     @classmethod

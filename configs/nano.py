@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.data.synthetic.max_disparity = 80.0
     config.data.augment.enabled = False  # the renderer varies the photometry itself
     config.solver.update(max_iter=14000, batch_size=2, base_lr=1e-3, train_mono=True, mono_rate=1.0)
-    config.solver.loss_weights = (1.4, 2.0)
+    config.solver.loss_weights = (1.0, 1.4, 1.6, 2.0)
     config.run.update(latest_every=500, print_every=50, images_every=1000)
     config.eval.update(datasets=("synthetic",), every=0, limit=16)
     return config

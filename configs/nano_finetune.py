@@ -4,7 +4,8 @@
     python train.py --config configs/nano_finetune.py --workdir runs/nano_finetune --init runs/nano
     python scripts/ship_default.py runs/nano_finetune --hardware "2 CPU cores" --origin "first stage" --origin-init runs/nano
 
-Data: as in the first stage, rendered while training, of another seed.
+Data: as in the first stage, rendered while training, of another seed. --init also takes weights of a nano of other widths
+and layers: what fits is taken, the rest starts at random.
 Hardware, time and scores of the weights that ship: bridgedepth_jax/models/nano/README.md.
 """
 
@@ -16,9 +17,9 @@ from configs import nano
 def get_config() -> ConfigDict:
     config = nano.get_config()
     config.init = "runs/nano"
-    config.seed = 327  # other scenes than the first stage's
+    config.seed = 328  # other scenes than the first stage's
     config.data.crop = (160, 384)
     config.data.synthetic.max_disparity = 160.0
-    config.solver.update(max_iter=20000, batch_size=1)
+    config.solver.update(max_iter=20000, batch_size=1, strict_resume=False)
     config.eval.every = 4000
     return config
