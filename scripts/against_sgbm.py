@@ -71,8 +71,8 @@ def real(rows: Iterable[PairFiles]) -> Iterator[tuple[Pair, np.ndarray]]:
         truth = np.where(sample["valid"] | (sample["disparity"] > 0), sample["disparity"], np.nan).astype(np.float32)
         if not np.isfinite(truth).any():
             raise InputError(f"{found.disparity}: no pixel has a disparity, expected ground truth to compare with")
-        folder, stem = found.left.parent, found.left.stem
-        name = stem if not folder.name else folder.name if folders[folder] == 1 else f"{folder.name}_{stem}"
+        folder = found.left.parent
+        name = folder.absolute().name + (f"_{found.left.stem}" if folders[folder] > 1 else "")
         yield Pair(name, sample["left"], sample["right"], (str(found.left), str(found.right)), None), truth
 
 
