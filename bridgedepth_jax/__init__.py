@@ -3,13 +3,13 @@
 import importlib
 
 _LAZY = {
-    "DepthPredictor": "bridgedepth_jax.depth_predictor",
-    "ModelConfig": "bridgedepth_jax.config",
-    "BridgeDepth": "bridgedepth_jax.model",
-    "StereoOutput": "bridgedepth_jax.model",
+    "DepthPredictor": "bridgedepth_jax.inference.depth",
+    "ModelConfig": "bridgedepth_jax.systems.bridgedepth.config",
+    "BridgeDepth": "bridgedepth_jax.systems.bridgedepth.network",
+    "StereoOutput": "bridgedepth_jax.systems.bridgedepth.network",
     "InputError": "bridgedepth_jax.errors",
-    "Predictor": "bridgedepth_jax.predictor",
-    "Prediction": "bridgedepth_jax.predictor",
+    "Predictor": "bridgedepth_jax.inference.stereo",
+    "Prediction": "bridgedepth_jax.inference.stereo",
 }
 __all__ = sorted(_LAZY)
 

@@ -6,7 +6,7 @@ unknown key or a value of another type is an error. Files take the ViT as an arg
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.config import ModelConfig
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 
 def model(encoder: str, vit: str, *, drop_path: float = 0.0) -> ConfigDict:

@@ -4,11 +4,11 @@ import argparse
 import time
 from pathlib import Path
 
-from bridgedepth_jax.checkpoint import flatten, load_checkpoint, save_checkpoint
-from bridgedepth_jax.config import VARIANTS, ModelConfig
+from bridgedepth_jax.convert.conversion import convert_file, sha256_of, write_original
 from bridgedepth_jax.errors import InputError, command
-from bridgedepth_jax.published import PUBLISHED, fetch
-from convert.conversion import convert_file, sha256_of, write_original
+from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint, save_checkpoint
+from bridgedepth_jax.store.hub import PUBLISHED, fetch
+from bridgedepth_jax.systems.bridgedepth.config import VARIANTS, ModelConfig
 
 SIZES = [f"{encoder}_{vit}" for encoder in ("resnet", "convnext", "swin") for vit in ("vits", "vitb", "vitl", "vitg")]
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from bridgedepth_jax.checkpoint import Checkpoint, Kind, expected_shapes, flatten, unflatten
-from bridgedepth_jax.config import ModelConfig, MonoConfig
+from bridgedepth_jax.convert.pth import Config, read_pth, write_pth
+from bridgedepth_jax.convert.rules import buffers, convert_state, restore_state
 from bridgedepth_jax.errors import InputError
-from convert.pth import Config, read_pth, write_pth
-from convert.rules import buffers, convert_state, restore_state
+from bridgedepth_jax.networks.config import MonoConfig
+from bridgedepth_jax.store.checkpoint import Checkpoint, Kind, expected_shapes, flatten, unflatten
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 CONVERTER = "bridgedepth_jax.convert 1"
 # Of weights with this ViT inside, through Depth Anything V2.

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
+from bridgedepth_jax.convert import pickled
+from bridgedepth_jax.convert.pickled import Storage, Tensor
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
-from convert import pickled
-from convert.pickled import Storage, Tensor
 
 
 def read_pth(path: str | os.PathLike) -> Any:

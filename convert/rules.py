@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.mono.depth_anything import MEAN, STD
+from bridgedepth_jax.ops.image import MEAN, STD
 from bridgedepth_jax.ops.windows import relative_index
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 
 class Layout(NamedTuple):

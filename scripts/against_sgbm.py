@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgedepth_jax import demo
 from bridgedepth_jax.data.formats import write_png
-from bridgedepth_jax.data.registry import Pair as PairFiles
-from bridgedepth_jax.data.registry import find_pairs, read_sample
-from bridgedepth_jax.data.synthetic import SyntheticStereo
+from bridgedepth_jax.data.pairs import Pair as PairFiles
+from bridgedepth_jax.data.pairs import find_pairs, read_sample
+from bridgedepth_jax.data.procedural import SyntheticStereo
 from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.inference import demo
 from bridgedepth_jax.inference.run import Pair
-from bridgedepth_jax.predictor import Predictor
+from bridgedepth_jax.inference.stereo import Predictor
 
 UNSEEN = 10_007  # seed of the rendered pairs; training has another
 SIZE, MAX_DISPARITY = (384, 640), 128.0

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bridgedepth_jax.config import VARIANTS, ModelConfig
 from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.systems.bridgedepth.config import VARIANTS, ModelConfig
 
 
 class Case(NamedTuple):
@@ -70,7 +70,7 @@ def random_params(config: ModelConfig) -> Any:
     """Parameters of the right scale, made leaf by leaf on the device."""
     import jax
 
-    from bridgedepth_jax.model import init_params
+    from bridgedepth_jax.systems.bridgedepth.network import init_params
 
     random = np.random.default_rng(0)
 
@@ -141,7 +141,7 @@ def drift(config: ModelConfig, params: Any, pair: list[np.ndarray], compiled: An
     """Median difference to float32 in pixels, and share of pixels beyond 1 px."""
     import jax
 
-    from bridgedepth_jax.model import BridgeDepth
+    from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
     exact = config.replace(dtype="float32")
     reference = jax.jit(lambda p, *x: BridgeDepth(exact).apply({"params": p}, *x).disparity)(params, *pair)
@@ -156,7 +156,7 @@ def measure(case: Case, cache: str) -> Result:
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
-    from bridgedepth_jax.model import BridgeDepth
+    from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
     config = config_of(case.variant).replace(dtype=case.dtype)
     params = random_params(config)

@@ -9,7 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from bridgedepth_jax.data.benchmark import KINDS, report, write_pairs
+from bridgedepth_jax.data.speed import KINDS, report, write_pairs
 from bridgedepth_jax.errors import command
 
 

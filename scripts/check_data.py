@@ -7,7 +7,7 @@ broken one the first missing or broken file; for an absent one where to get it. 
 import argparse
 
 from bridgedepth_jax.data.check import check
-from bridgedepth_jax.data.datasets import DATASETS
+from bridgedepth_jax.data.table import DATASETS
 from bridgedepth_jax.errors import command
 
 

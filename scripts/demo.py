@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgedepth_jax import demo
 from bridgedepth_jax.data.formats import read_image, write_png
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.files import make_folder
-from bridgedepth_jax.inference import outputs, run
+from bridgedepth_jax.inference import demo, outputs, run
 from bridgedepth_jax.inference.options import CAMERA, add_camera_options, check_options
-from bridgedepth_jax.predictor import Predictor
+from bridgedepth_jax.inference.stereo import Predictor
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -14,11 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from bridgedepth_jax.data.formats import read_image
-from bridgedepth_jax.depth_predictor import SHORTER_SIDE, DepthPredictor
 from bridgedepth_jax.errors import command
-from bridgedepth_jax.inference import outputs, pairs
+from bridgedepth_jax.inference import inputs, outputs
+from bridgedepth_jax.inference.depth import SHORTER_SIDE, DepthPredictor
 from bridgedepth_jax.inference.options import BAR, check_out
-from bridgedepth_jax.predictor import Prediction
+from bridgedepth_jax.inference.stereo import Prediction
 
 KINDS = ("disparity", "disparity-npy", "disparity-png", "color")
 
@@ -37,8 +37,8 @@ def main(argv: list[str] | None = None) -> None:
 
     kinds = outputs.parse_kinds(args.save, KINDS)
     check_out(args.out)
-    files = pairs.find_files(args.image)
-    images = pairs.read_ahead((name, read_image(file)) for name, file in files.items())
+    files = inputs.find_files(args.image)
+    images = inputs.read_ahead((name, read_image(file)) for name, file in files.items())
     first = next(images)  # what is wrong with it shows before the weights are loaded
     predictor = DepthPredictor.load(args.checkpoint, dtype=args.dtype, devices=args.device)
     for name, image in tqdm(itertools.chain([first], images), total=len(files), unit=" images", bar_format=BAR):

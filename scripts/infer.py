@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.files import make_folder
-from bridgedepth_jax.inference import outputs, pairs, run, video
+from bridgedepth_jax.inference import inputs, outputs, run, video
 from bridgedepth_jax.inference.options import BAR, CAMERA, add_camera_options, check_options
-from bridgedepth_jax.predictor import Predictor
+from bridgedepth_jax.inference.stereo import Predictor
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     check(args)
     is_video = video.is_video(args.left)
     kinds = outputs.parse_kinds(args.save or ("color" if is_video else "disparity,color"), tuple(outputs.OUTPUTS))
-    files = [] if is_video else pairs.find_pairs(args.left, args.right)
+    files = [] if is_video else inputs.find_pairs(args.left, args.right)
     names = [Path(args.left).stem] if is_video else [pair.name for pair in files]
     calibrate = run.calibrations(names, **{name: getattr(args, name) for name in CAMERA})
     needing = [kind for kind in kinds if outputs.OUTPUTS[kind].needs_calibration]
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         total = len(files)
         source = run.image_pairs(files, scale=args.scale, calibrate=calibrate)
-    ahead = pairs.read_ahead(source, 2 * args.batch)
+    ahead = inputs.read_ahead(source, 2 * args.batch)
     first = next(ahead)  # what is wrong with it shows before the weights are loaded
 
     devices = int(args.devices) if args.devices.isdigit() else args.devices

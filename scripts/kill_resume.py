@@ -24,7 +24,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bridgedepth_jax.checkpoint import flatten
+from bridgedepth_jax.store.checkpoint import flatten
 from bridgedepth_jax.training.export import load_run
 
 # Topologies are compared in float64. They add up in another order, which in float32 shows: the choice of seeds and candidates

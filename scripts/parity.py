@@ -24,17 +24,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bridgedepth_jax.checkpoint import Checkpoint, load_checkpoint
-from bridgedepth_jax.config import ModelConfig
+from bridgedepth_jax.convert.__main__ import main as convert
+from bridgedepth_jax.convert.pth import Config, write_pth
+from bridgedepth_jax.convert.rules import name_of
 from bridgedepth_jax.errors import InputError, command
-from bridgedepth_jax.model import BridgeDepth
-from bridgedepth_jax.mono.depth_anything import DepthAnything, normalize
+from bridgedepth_jax.networks.depth_anything import DepthAnything
+from bridgedepth_jax.ops.image import normalize
+from bridgedepth_jax.store.checkpoint import Checkpoint, load_checkpoint
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 from bridgedepth_jax.training.config import SolverConfig
 from bridgedepth_jax.training.sharding import make_mesh
 from bridgedepth_jax.training.state import Batch, make_state, make_step, split
-from convert.__main__ import main as convert
-from convert.pth import Config, write_pth
-from convert.rules import name_of
 
 # Limits, from the reference's README, which says what the original reaches against itself.
 DISPARITY_MEDIAN = 5e-4  # px, float32

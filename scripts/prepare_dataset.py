@@ -6,7 +6,7 @@ Train from it with `source: tfds` and the data root at --out. An interrupted run
 import argparse
 import sys
 
-from bridgedepth_jax.data.datasets import NAMES
+from bridgedepth_jax.data.table import NAMES
 from bridgedepth_jax.errors import InputError, command
 
 

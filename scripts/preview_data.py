@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 
 from bridgedepth_jax.data import find_pairs, read_sample
+from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.data.preview import contact_sheet
-from bridgedepth_jax.data.registry import Sample
-from bridgedepth_jax.data.synthetic import SyntheticStereo
+from bridgedepth_jax.data.procedural import SyntheticStereo
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.files import replacing
 

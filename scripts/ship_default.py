@@ -1,4 +1,4 @@
-"""Makes a training run the default model: weights and model card into the package, bridgedepth_jax/models/nano.
+"""Makes a training run the default model: weights and model card into the package, bridgedepth_jax/weights/nano.
 
 python scripts/ship_default.py runs/nano --hardware "2 CPU cores" --about about.md --scores scores.md
 python scripts/ship_default.py runs/nano_finetune --hardware "2 CPU cores" --origin "runs/nano" --origin-init runs/nano
@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from bridgedepth_jax.errors import InputError, command
-from bridgedepth_jax.predictor import DEFAULT_MODEL
+from bridgedepth_jax.inference.stereo import DEFAULT_MODEL
 from bridgedepth_jax.training.ship import Origin, ship
 
 

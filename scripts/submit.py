@@ -8,7 +8,7 @@ import statistics
 
 from bridgedepth_jax.errors import command
 from bridgedepth_jax.evaluation.submissions import BENCHMARKS, submit
-from bridgedepth_jax.predictor import Predictor
+from bridgedepth_jax.inference.stereo import Predictor
 
 
 @command

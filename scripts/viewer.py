@@ -28,10 +28,10 @@ def main() -> None:
     check_port(args.host, args.port)
     os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(args.max_pixels)  # read when OpenCV is imported
     try:
-        from bridgedepth_jax import viewer
+        from bridgedepth_jax.inference import viewer
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install 'bridgedepth-jax[viewer]'") from None
-    from bridgedepth_jax.config import VARIANTS
+    from bridgedepth_jax.systems.bridgedepth.config import VARIANTS
 
     limits = viewer.Limits(args.max_upload * 2**20, args.max_pixels)
     models = list(dict.fromkeys([*args.checkpoint, viewer.DEFAULT, *VARIANTS]))

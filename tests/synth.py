@@ -6,9 +6,10 @@ import zlib
 import jax
 import numpy as np
 
-from bridgedepth_jax.checkpoint import expected_shapes, unflatten
-from bridgedepth_jax.config import ModelConfig, MonoConfig
-from convert.rules import convert_state, name_of, restore_state
+from bridgedepth_jax.convert.rules import convert_state, name_of, restore_state
+from bridgedepth_jax.networks.config import MonoConfig
+from bridgedepth_jax.store.checkpoint import expected_shapes, unflatten
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 
 def synth_value(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -5,16 +5,16 @@ from pathlib import Path
 import jax
 import pytest
 
-from bridgedepth_jax.checkpoint import expected_shapes, flatten
-from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.store.checkpoint import expected_shapes, flatten
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.training import optimizer
 from bridgedepth_jax.training.configfile import override, override_by_original, read_config
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.state import make_state, split
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
+FILES = sorted(path for path in (ROOT / "configs").rglob("*.py") if path.stem != "__init__")
 # The rows of the specification: drop path, start, crop, steps, batch, max_disp.
 ROWS = {
     "sf": (0.0, "depth_anything_v2_vitl", (368, 784), 300_000, 8, 192),

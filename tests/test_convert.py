@@ -9,15 +9,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bridgedepth_jax import config as config_module
-from bridgedepth_jax import published
-from bridgedepth_jax.checkpoint import expected_shapes, flatten, load_checkpoint
-from bridgedepth_jax.config import BackboneConfig, ModelConfig, MonoConfig, NMPConfig
+from bridgedepth_jax.convert.__main__ import main
+from bridgedepth_jax.convert.conversion import convert_file, read_imagenet_backbone, sha256_of, write_original
+from bridgedepth_jax.convert.pth import Config, read_pth, write_pth
+from bridgedepth_jax.convert.rules import buffers, convert_state, layout_of, name_of, order_key, path_of, restore_state
 from bridgedepth_jax.errors import InputError
-from convert.__main__ import main
-from convert.conversion import convert_file, read_imagenet_backbone, sha256_of, write_original
-from convert.pth import Config, read_pth, write_pth
-from convert.rules import buffers, convert_state, layout_of, name_of, order_key, path_of, restore_state
+from bridgedepth_jax.networks.config import BackboneConfig, MonoConfig
+from bridgedepth_jax.store import hub as published
+from bridgedepth_jax.store.checkpoint import expected_shapes, flatten, load_checkpoint
+from bridgedepth_jax.systems.bridgedepth import config as config_module
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, NMPConfig
 
 REFERENCE = Path(__file__).parent / "reference/convert"
 MANIFESTS = json.loads(gzip.decompress((REFERENCE / "manifests.json.gz").read_bytes()))

@@ -16,7 +16,7 @@ from bridgedepth_jax.data.augment import (
     transform_image,
     transform_rectangle,
 )
-from bridgedepth_jax.data.registry import Sample
+from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.errors import InputError
 
 PLAIN = AugmentConfig(eraser_probability=0, asymmetric_probability=0)  # colour the same in both views

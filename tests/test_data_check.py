@@ -8,7 +8,7 @@ import miniature
 
 from bridgedepth_jax.data import find_pairs
 from bridgedepth_jax.data.check import check
-from bridgedepth_jax.data.datasets import DATASETS
+from bridgedepth_jax.data.table import DATASETS
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "check_data.py"
 

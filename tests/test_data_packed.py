@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bridgedepth_jax.data import DataConfig, find_pairs, make_eval_dataset, make_train_dataset
-from bridgedepth_jax.data.datasets import DATASETS
+from bridgedepth_jax.data.table import DATASETS
 from bridgedepth_jax.data.tfds import PackedSource, pack
 from bridgedepth_jax.data.tfds.builder import Stereo, folder
 from bridgedepth_jax.errors import InputError

@@ -21,8 +21,8 @@ from bridgedepth_jax.data import (
     prefetch_to_device,
     read_sample,
 )
-from bridgedepth_jax.data.datasets import DATASETS
 from bridgedepth_jax.data.sources import SyntheticSource
+from bridgedepth_jax.data.table import DATASETS
 from bridgedepth_jax.errors import InputError
 
 MIXTURE = (("things", 3), ("kitti_2015_train", 1), ("vkitti2", -1), ("middlebury_2014", 2))

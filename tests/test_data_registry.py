@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bridgedepth_jax.data import DATASETS, NAMES, find_pairs, read_sample
-from bridgedepth_jax.data.registry import fingerprint
+from bridgedepth_jax.data.pairs import fingerprint
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, pixel_masks
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bridgedepth_jax import demo
-from bridgedepth_jax.config import ModelConfig
-from bridgedepth_jax.predictor import DEFAULT_MODEL, Predictor
+from bridgedepth_jax.inference import demo
+from bridgedepth_jax.inference.stereo import DEFAULT_MODEL, Predictor
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 CARD = DEFAULT_MODEL / "README.md"
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
-from bridgedepth_jax import demo
-from bridgedepth_jax.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.data.formats import read_image, read_pfm, write_pfm, write_png
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.inference import demo
 from bridgedepth_jax.inference.run import Pair
+from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 
 FILES = ["color.png", "confidence.png", "disparity.pfm", "overview.png"]
 

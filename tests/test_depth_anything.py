@@ -8,10 +8,10 @@ import tiny
 from test_infer import script
 
 from bridgedepth_jax import DepthPredictor, InputError
-from bridgedepth_jax.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.data.formats import read_pfm, write_png
-from bridgedepth_jax.depth_predictor import _resize_aligned, network_size
-from bridgedepth_jax.mono.depth_anything import DepthAnything
+from bridgedepth_jax.inference.depth import _resize_aligned, network_size
+from bridgedepth_jax.networks.depth_anything import DepthAnything
+from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.visualize import colorize
 
 main = script("depth_anything").main

@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 from miniature import build, views
 
-from bridgedepth_jax.checkpoint import Checkpoint, save_checkpoint
-from bridgedepth_jax.config import BackboneConfig, ModelConfig, MonoConfig, NMPConfig, ProposalConfig
-from bridgedepth_jax.data.registry import Pair
+from bridgedepth_jax.data.pairs import Pair
 from bridgedepth_jax.evaluation.benchmark import Method, draw, match_sgbm
 from bridgedepth_jax.evaluation.protocol import Protocol, default_protocol
 from bridgedepth_jax.evaluation.quoted import QUOTED
 from bridgedepth_jax.evaluation.records import Record
 from bridgedepth_jax.evaluation.runner import Evaluator, network
 from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
+from bridgedepth_jax.networks.config import BackboneConfig, MonoConfig
+from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, NMPConfig, ProposalConfig
 
 ROOT = Path(__file__).parent.parent
 command_line = runpy.run_path(str(ROOT / "evaluate.py"))
@@ -217,7 +218,7 @@ def tiny_config(**changes):
 
 @pytest.fixture(scope="module")
 def checkpoint(workspace):
-    from bridgedepth_jax.model import init_params
+    from bridgedepth_jax.systems.bridgedepth.network import init_params
 
     config = tiny_config()
     shapes = jax.eval_shape(functools.partial(init_params, config), jax.random.key(0))  # compiling init takes a minute

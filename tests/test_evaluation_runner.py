@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridgedepth_jax.data.registry import Pair
+from bridgedepth_jax.data.calibration import kitti_calibration
+from bridgedepth_jax.data.pairs import Pair
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.evaluation.kitti import kitti_calibration
 from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, default_protocol, pixel_masks
 from bridgedepth_jax.evaluation.records import Record, ResultsFile, summarize
 from bridgedepth_jax.evaluation.runner import Evaluator, Prediction

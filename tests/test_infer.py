@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tiny
 
-from bridgedepth_jax.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.data.formats import read_disparity, read_pfm, write_png
 from bridgedepth_jax.geometry import Calibration
 from bridgedepth_jax.inference import outputs, run, video
-from bridgedepth_jax.predictor import Prediction, Predictor
+from bridgedepth_jax.inference.stereo import Prediction, Predictor
+from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.visualize import colorize
 
 CALIB = "cam0=[100 0 45; 0 100 30; 0 0 1]\ndoffs=2.5\nbaseline=200\nwidth={width}\nheight={height}\n"

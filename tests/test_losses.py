@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridgedepth_jax.config import ModelConfig
-from bridgedepth_jax.training import losses as L
+from bridgedepth_jax.systems.bridgedepth import losses as L
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.training.config import SolverConfig
 
 MODEL = ModelConfig()

@@ -12,8 +12,9 @@ import pytest
 import tiny
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from bridgedepth_jax.config import VARIANTS, BackboneConfig, ModelConfig, MonoConfig
-from bridgedepth_jax.model import BridgeDepth, init_params
+from bridgedepth_jax.networks.config import BackboneConfig, MonoConfig
+from bridgedepth_jax.systems.bridgedepth.config import VARIANTS, ModelConfig
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth, init_params
 
 HEIGHT, WIDTH = 64, 96
 DEEPER = tiny.MODEL.replace(nmp=dataclasses.replace(tiny.MODEL.nmp, infer_layers=2, refine_layers=3))

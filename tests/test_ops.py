@@ -9,9 +9,9 @@ import pytest
 from jax import lax
 
 from bridgedepth_jax import layers
-from bridgedepth_jax.model import best_candidate, pad_to_multiple, unshuffle
 from bridgedepth_jax.ops import correlation, fourier, resize, sampling, windows
-from bridgedepth_jax.stereo.proposals import select_seeds
+from bridgedepth_jax.systems.bridgedepth.network import best_candidate, pad_to_multiple, unshuffle
+from bridgedepth_jax.systems.bridgedepth.proposals import select_seeds
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from bridgedepth_jax.order import looks_swapped
+from bridgedepth_jax.inference.swapped import looks_swapped
 
 
 def shifted_pair(disparity):

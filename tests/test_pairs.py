@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.inference.pairs import find_files, find_pairs, in_batches, read_ahead
+from bridgedepth_jax.inference.inputs import find_files, find_pairs, in_batches, read_ahead
 
 
 @pytest.fixture

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from synth import as_float64, synth_params
 
-from bridgedepth_jax.alignment import Alignment
-from bridgedepth_jax.config import ModelConfig, MonoConfig
-from bridgedepth_jax.model import BridgeDepth, pad_to_multiple
-from bridgedepth_jax.mono.depth_anything import DepthAnything, normalize
+from bridgedepth_jax.networks.config import MonoConfig
+from bridgedepth_jax.networks.depth_anything import DepthAnything
 from bridgedepth_jax.ops.fourier import fourier_features
+from bridgedepth_jax.ops.image import normalize
 from bridgedepth_jax.ops.resize import resize_antialiased
-from bridgedepth_jax.stereo.encoder import StereoEncoder
+from bridgedepth_jax.systems.bridgedepth.alignment import Alignment
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.systems.bridgedepth.hypotheses import StereoEncoder
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth, pad_to_multiple
 
 GOLDEN = Path(__file__).parent / "reference" / "golden"
 CONFIG = ModelConfig.size("convnext", "vits")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bridgedepth_jax.data.synthetic import SyntheticStereo
+from bridgedepth_jax.data.procedural import SyntheticStereo
 from bridgedepth_jax.training import export, validation
 from bridgedepth_jax.training.configfile import read_config
 from bridgedepth_jax.training.experiment import Experiment

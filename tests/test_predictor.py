@@ -10,10 +10,10 @@ import pytest
 import tiny
 
 from bridgedepth_jax import InputError, Prediction, Predictor
-from bridgedepth_jax import predictor as module
-from bridgedepth_jax.checkpoint import Checkpoint, save_checkpoint
-from bridgedepth_jax.model import BridgeDepth
-from bridgedepth_jax.predictor import as_rgb, find_devices, find_occluded, keep_compilations, resize_images
+from bridgedepth_jax.inference import stereo as module
+from bridgedepth_jax.inference.stereo import as_rgb, find_devices, find_occluded, keep_compilations, resize_images
+from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
 TOLERANCE = 1e-4  # pixels; one device against eight
 
@@ -285,7 +285,7 @@ def test_import_is_fast_and_touches_no_device():
     program = (
         "import sys, time; start = time.perf_counter(); import bridgedepth_jax; seconds = time.perf_counter() - start\n"
         "assert 'jax' not in sys.modules\n"
-        "import bridgedepth_jax.predictor, jax._src.xla_bridge as bridge\n"
+        "import bridgedepth_jax.inference.stereo, jax._src.xla_bridge as bridge\n"
         "assert not bridge._backends, bridge._backends\n"
         "print(seconds)"
     )

@@ -11,8 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from bridgedepth_jax.convert.pth import Config, read_pth, write_pth
 from bridgedepth_jax.errors import InputError
-from convert.pth import Config, read_pth, write_pth
 
 SAMPLES = Path(__file__).parent / "reference/pth"
 EXPECTED = dict(np.load(SAMPLES / "sample_checkpoint_expected.npz", allow_pickle=False))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
-from bridgedepth_jax.checkpoint import flatten, load_checkpoint
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint
 from bridgedepth_jax.training import ship as module
 from bridgedepth_jax.training.config import SolverConfig
 from bridgedepth_jax.training.experiment import Experiment

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bridgedepth_jax.data.preview import contact_sheet, warped_error
-from bridgedepth_jax.data.synthetic import SyntheticConfig, SyntheticStereo
-from bridgedepth_jax.data.synthetic.render import MASK_SCALE, Canvas, Layer
-from bridgedepth_jax.data.synthetic.scene import LAYOUTS
-from bridgedepth_jax.data.synthetic.textures import WHEEL_PHOTOS, find_photos
-from bridgedepth_jax.data.synthetic.warp import right_disparity
+from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
+from bridgedepth_jax.data.procedural.render import MASK_SCALE, Canvas, Layer
+from bridgedepth_jax.data.procedural.scene import LAYOUTS
+from bridgedepth_jax.data.procedural.textures import WHEEL_PHOTOS, find_photos
+from bridgedepth_jax.data.procedural.warp import right_disparity
 from bridgedepth_jax.errors import InputError
 
 SIZE = 96, 160

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.training.checkpoints import Checkpoints, describe
+from bridgedepth_jax.store.run import Checkpoints, describe
 from bridgedepth_jax.training.config import SolverConfig
 from bridgedepth_jax.training.sharding import make_mesh, tree_shardings
 from bridgedepth_jax.training.state import make_state

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from training_stub import HEIGHT, MODEL, STEPS, WIDTH, Noise, Stub, make, replace_network, stub_params
 
-from bridgedepth_jax.checkpoint import load_checkpoint
 from bridgedepth_jax.data.pipeline import DataConfig
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.store.checkpoint import load_checkpoint
 from bridgedepth_jax.training import loop
 from bridgedepth_jax.training.config import EvalConfig, RunConfig
 from bridgedepth_jax.training.export import load_run

@@ -18,11 +18,11 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from bridgedepth_jax import viewer
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.geometry import Calibration
+from bridgedepth_jax.inference import viewer
 from bridgedepth_jax.inference.run import Pair
-from bridgedepth_jax.predictor import Prediction
+from bridgedepth_jax.inference.stereo import Prediction
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")

@@ -5,9 +5,10 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from bridgedepth_jax.config import BackboneConfig, ModelConfig, MonoConfig, NMPConfig, ProposalConfig
-from bridgedepth_jax.model import BridgeDepth
-from bridgedepth_jax.mono.depth_anything import DepthAnything
+from bridgedepth_jax.networks.config import BackboneConfig, MonoConfig
+from bridgedepth_jax.networks.depth_anything import DepthAnything
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, NMPConfig, ProposalConfig
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
 MONO = MonoConfig("tiny", dim=16, depth=4, heads=2, taps=(0, 1, 2, 3), features=8, out_channels=(8, 8, 8, 8))
 MODEL = ModelConfig(

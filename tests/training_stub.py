@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from bridgedepth_jax import checkpoint
-from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.layers import drop_path
-from bridgedepth_jax.model import StereoOutput
+from bridgedepth_jax.store import checkpoint
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.systems.bridgedepth.network import StereoOutput
 from bridgedepth_jax.training import experiment as experiment_module
 from bridgedepth_jax.training import loop
 from bridgedepth_jax.training.config import EvalConfig, RunConfig, SolverConfig

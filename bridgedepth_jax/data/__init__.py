@@ -4,7 +4,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 from bridgedepth_jax.data.augment import AugmentConfig
-from bridgedepth_jax.data.datasets import DATASETS, NAMES
 from bridgedepth_jax.data.formats import (
     read_disparity,
     read_image,
@@ -16,8 +15,9 @@ from bridgedepth_jax.data.formats import (
     write_pfm,
     write_png,
 )
-from bridgedepth_jax.data.registry import Pair, Sample, find_pairs, read_sample
+from bridgedepth_jax.data.pairs import Pair, Sample, find_pairs, read_sample
 from bridgedepth_jax.data.sources import SyntheticOptions
+from bridgedepth_jax.data.table import DATASETS, NAMES
 
 if TYPE_CHECKING:
     from bridgedepth_jax.data.pipeline import (

@@ -13,8 +13,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from bridgedepth_jax.data.datasets import Kind
-from bridgedepth_jax.data.registry import Sample
+from bridgedepth_jax.data.pairs import Sample
+from bridgedepth_jax.data.table import Kind
 from bridgedepth_jax.errors import InputError
 
 MAX_DISPARITY = 512.0

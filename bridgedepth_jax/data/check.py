@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bridgedepth_jax.data.datasets import DATASETS
 from bridgedepth_jax.data.sources import RawSource, open_source
+from bridgedepth_jax.data.table import DATASETS
 from bridgedepth_jax.errors import InputError
 
 

@@ -19,7 +19,7 @@ import grain
 import numpy as np
 
 from bridgedepth_jax.data.augment import AugmentConfig, augment
-from bridgedepth_jax.data.registry import Sample
+from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.data.sources import Storage, SyntheticOptions, open_source
 from bridgedepth_jax.errors import InputError
 

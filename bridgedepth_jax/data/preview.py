@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 
-from bridgedepth_jax.data.registry import Sample
+from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.visualize import colorize
 
 _GAP = 4

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from bridgedepth_jax.data.registry import Pair, Sample, find_pairs, fingerprint, read_sample
-from bridgedepth_jax.data.synthetic.textures import find_photos
+from bridgedepth_jax.data.pairs import Pair, Sample, find_pairs, fingerprint, read_sample
+from bridgedepth_jax.data.procedural.textures import find_photos
 from bridgedepth_jax.errors import InputError
 
 Storage = Literal["raw", "tfds"]
@@ -60,7 +60,7 @@ class SyntheticSource(Sequence[Sample]):
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         if self._renderer is None:
-            from bridgedepth_jax.data.synthetic import SyntheticStereo
+            from bridgedepth_jax.data.procedural import SyntheticStereo
 
             given = {key: value for key, value in dataclasses.asdict(self.options).items() if value is not None}
             self._renderer = SyntheticStereo(given.pop("height"), given.pop("width"), **given)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from bridgedepth_jax.data.formats import write_png
-from bridgedepth_jax.data.registry import Pair, Sample, find_pairs
+from bridgedepth_jax.data.pairs import Pair, Sample, find_pairs
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation.protocol import Protocol, default_protocol
 from bridgedepth_jax.evaluation.records import Record, ResultsFile, fingerprint, summarize

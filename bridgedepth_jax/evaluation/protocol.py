@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from bridgedepth_jax.data.registry import Sample
+from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.errors import InputError
 
 MASKS = ("paper", *(f"{region}/{limit}" for limit in ("below", "unlimited") for region in ("all", "noc", "occ")))

@@ -20,10 +20,10 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bridgedepth_jax.data.registry import Pair, Sample, read_sample
+from bridgedepth_jax.data.calibration import kitti_calibration
+from bridgedepth_jax.data.pairs import Pair, Sample, read_sample
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation import metrics
-from bridgedepth_jax.evaluation.kitti import kitti_calibration
 from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, pixel_masks
 from bridgedepth_jax.evaluation.records import Record, gather
 from bridgedepth_jax.geometry import Calibration
@@ -57,7 +57,7 @@ class _Image(NamedTuple):
 
 def network(config: Any) -> Predict:
     """The network as a method; `params` is its parameter tree."""
-    from bridgedepth_jax.model import BridgeDepth
+    from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
     model = BridgeDepth(config)
     dtype = jnp.float64 if config.dtype == "float64" else jnp.float32

@@ -21,7 +21,7 @@ import numpy as np
 import tqdm
 
 from bridgedepth_jax.data import formats
-from bridgedepth_jax.data.registry import Pair, find_pairs
+from bridgedepth_jax.data.pairs import Pair, find_pairs
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 

@@ -12,7 +12,7 @@ from bridgedepth_jax.data.formats import write_kitti_png, write_pfm, write_png
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.geometry import Calibration, point_cloud, write_ply
-from bridgedepth_jax.predictor import Prediction
+from bridgedepth_jax.inference.stereo import Prediction
 from bridgedepth_jax.visualize import colorize
 
 KITTI_LIMIT = 65535 / 256  # pixels

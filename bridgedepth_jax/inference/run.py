@@ -13,9 +13,9 @@ from tqdm import tqdm
 from bridgedepth_jax.data.formats import read_image
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.geometry import Calibration
-from bridgedepth_jax.inference import outputs, pairs, video
-from bridgedepth_jax.order import looks_swapped
-from bridgedepth_jax.predictor import Prediction, Predictor, scaled_size
+from bridgedepth_jax.inference import inputs, outputs, video
+from bridgedepth_jax.inference.stereo import Prediction, Predictor, scaled_size
+from bridgedepth_jax.inference.swapped import looks_swapped
 from bridgedepth_jax.visualize import colorize
 
 FRAMES_FOR_RANGE = 16  # of a video, when the end of the colours is not given
@@ -68,7 +68,7 @@ def calibrations(
         return lambda *_: camera
     if calib is None:
         return None
-    files = pairs.find_files(calib, (".txt",)) if pairs.is_many(calib) else dict.fromkeys(names, Path(calib))
+    files = inputs.find_files(calib, (".txt",)) if inputs.is_many(calib) else dict.fromkeys(names, Path(calib))
     missing = [name for name in names if name not in files]
     if missing:
         raise InputError(f"no calibration named {missing[0]!r} in {calib}")
@@ -98,7 +98,7 @@ def make_pair(
     return Pair(name, left, right, files, calibrate and calibrate(name, width, height))
 
 
-def image_pairs(files: Iterable[pairs.PairFiles], *, scale: float, calibrate: Calibrate | None) -> Iterator[Pair]:
+def image_pairs(files: Iterable[inputs.PairFiles], *, scale: float, calibrate: Calibrate | None) -> Iterator[Pair]:
     for pair in files:
         images = read_image(pair.left), read_image(pair.right)
         yield make_pair(pair.name, *images, (str(pair.left), str(pair.right)), scale=scale, calibrate=calibrate)
@@ -116,7 +116,7 @@ def predict(
     predictor: Predictor, source: Iterable[Pair], *, batch: int, scale: float, consistency: bool
 ) -> Iterator[tuple[Pair, Prediction]]:
     """Runs up to `batch` pairs of one size together; warns on stderr about pairs that look swapped."""
-    for group in pairs.in_batches(source, lambda pair: pair.left.shape, batch):
+    for group in inputs.in_batches(source, lambda pair: pair.left.shape, batch):
         left, right = np.stack([pair.left for pair in group]), np.stack([pair.right for pair in group])
         whole = predictor(left, right, scale=scale, check_consistency=consistency)
         for i, pair in enumerate(group):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bridgedepth_jax.model import BridgeDepth
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 from bridgedepth_jax.training import sharding
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.state import Batch, make_step, split

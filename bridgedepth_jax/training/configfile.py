@@ -10,13 +10,15 @@ from typing import Any
 import yaml
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 
 def read_config(spec: str) -> ConfigDict:
     """`FILE.py` or `FILE.py:ARGUMENT`: what its `get_config()` or `get_config("ARGUMENT")` returns."""
     file, colon, argument = spec.partition(":")
+    if not Path(file).is_file() and (moved := Path(file).parent / "bridgedepth" / Path(file).name).is_file():
+        file = str(moved)  # where configs/sf.py and the others were before there were several systems
     if not Path(file).is_file():
         raise InputError(f"--config {file}: no such file")
     try:

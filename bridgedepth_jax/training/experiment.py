@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import jax
 
-from bridgedepth_jax.config import ModelConfig
 from bridgedepth_jax.data.pipeline import DataConfig
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.model import MULTIPLE, init_params
-from bridgedepth_jax.training import losses
+from bridgedepth_jax.systems.bridgedepth import losses
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.systems.bridgedepth.network import MULTIPLE, init_params
 from bridgedepth_jax.training.config import EvalConfig, RunConfig, SolverConfig, build
 from bridgedepth_jax.training.state import TrainState, make_state, split
 

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from bridgedepth_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bridgedepth_jax.errors import InputError, command
-from bridgedepth_jax.training.checkpoints import Checkpoints
+from bridgedepth_jax.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from bridgedepth_jax.store.run import Checkpoints
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.sharding import make_mesh
 from bridgedepth_jax.training.state import TrainState

@@ -17,16 +17,16 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from bridgedepth_jax.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import make_folder
-from bridgedepth_jax.model import BridgeDepth
+from bridgedepth_jax.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from bridgedepth_jax.store.run import Checkpoints
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 from bridgedepth_jax.training import sharding
-from bridgedepth_jax.training.checkpoints import Checkpoints
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.export import export, host_arrays
 from bridgedepth_jax.training.feed import Dataset, batches
-from bridgedepth_jax.training.records import Progress, Records, environment, memory
+from bridgedepth_jax.training.logs import Progress, Records, environment, memory
 from bridgedepth_jax.training.start import Start
 from bridgedepth_jax.training.state import TrainState, make_state, make_step, split
 from bridgedepth_jax.training.validation import Evaluate

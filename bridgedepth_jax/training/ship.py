@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bridgedepth_jax.checkpoint import DIGESTS, Checkpoint, save_checkpoint
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
+from bridgedepth_jax.store.checkpoint import DIGESTS, Checkpoint, save_checkpoint
 from bridgedepth_jax.training.export import host_arrays, load_run
 from bridgedepth_jax.training.start import RANDOM
 
@@ -58,9 +58,9 @@ The first logged losses, of steps counted from 0 ({precision}):
 
 
 DATA = (
-    "procedural stereo pairs alone (`bridgedepth_jax/data/synthetic`), {height}x{width} pixels, disparities up to {disparity:g}"
-    " px. No real pair was seen in training, and none had a say in the choice of anything. With scikit-image installed, as it"
-    " was, some of its photographs are textures; its stereo pair is not"
+    "procedural stereo pairs alone (`bridgedepth_jax/data/procedural`), {height}x{width} pixels, disparities up to"
+    " {disparity:g} px. No real pair was seen in training, and none had a say in the choice of anything. With scikit-image"
+    " installed, as it was, some of its photographs are textures; its stereo pair is not"
 )
 RECIPE = (
     "`{config}`: everything is trained, the monocular branch too, from {origin}; AdamW, one-cycle rate up to {rate:g}, pairs a"

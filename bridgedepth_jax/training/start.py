@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bridgedepth_jax.checkpoint import flatten, load_checkpoint, unflatten
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.model import init_params
+from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint, unflatten
+from bridgedepth_jax.systems.bridgedepth.network import init_params
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.export import load_run
 from bridgedepth_jax.training.state import TrainState
@@ -96,13 +96,13 @@ def _from_run(experiment: Experiment, workdir: Path) -> Start:
 
 
 def _imagenet(path: str, experiment: Experiment) -> dict[str, Any]:
-    from convert.conversion import read_imagenet_backbone
+    from bridgedepth_jax.convert.conversion import read_imagenet_backbone
 
     backbone = read_imagenet_backbone(path, experiment.model)
     return {f"stereo_encoder/backbone/{name}": value for name, value in flatten(backbone).items()}
 
 
 def _load(init: str) -> Any:
-    from bridgedepth_jax.published import resolve
+    from bridgedepth_jax.store.hub import resolve
 
     return load_checkpoint(resolve(init))

@@ -11,9 +11,10 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from bridgedepth_jax.checkpoint import flatten
-from bridgedepth_jax.config import ModelConfig
-from bridgedepth_jax.training import losses, optimizer
+from bridgedepth_jax.store.checkpoint import flatten
+from bridgedepth_jax.systems.bridgedepth import losses
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.training import optimizer
 from bridgedepth_jax.training.config import SolverConfig
 from bridgedepth_jax.training.schedule import one_cycle
 

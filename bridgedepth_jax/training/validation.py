@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from bridgedepth_jax.data.pairs import Pair, Sample, find_pairs, read_sample
 from bridgedepth_jax.data.pipeline import make_eval_dataset
-from bridgedepth_jax.data.registry import Pair, Sample, find_pairs, read_sample
 from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, default_protocol, pixel_masks
 from bridgedepth_jax.evaluation.records import summarize
 from bridgedepth_jax.evaluation.runner import Evaluator, network

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from bridgedepth_jax.data.formats import read_bytes
-from bridgedepth_jax.data.registry import Pair, find_pairs, fingerprint
+from bridgedepth_jax.data.pairs import Pair, find_pairs, fingerprint
 
 SPLIT = "train"
 VERSION = "1.0.0"

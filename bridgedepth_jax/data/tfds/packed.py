@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from bridgedepth_jax.data.registry import Sample, decode_sample
+from bridgedepth_jax.data.pairs import Sample, decode_sample
 from bridgedepth_jax.data.tfds.builder import SPLIT, folder, packed_fingerprint, pair_of
 from bridgedepth_jax.errors import InputError
 

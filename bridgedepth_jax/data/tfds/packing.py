@@ -17,7 +17,7 @@ from array_record.python import array_record_module  # type: ignore[attr-defined
 from etils import epath
 from tensorflow_datasets.core.splits import SplitDict
 
-from bridgedepth_jax.data.registry import Pair, decode_sample
+from bridgedepth_jax.data.pairs import Pair, decode_sample
 from bridgedepth_jax.data.tfds.builder import SPLIT, Stereo, folder, packed_fingerprint, pair_of
 from bridgedepth_jax.data.tfds.packed import PackedSource
 from bridgedepth_jax.errors import InputError

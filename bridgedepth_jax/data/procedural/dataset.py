@@ -1,0 +1,74 @@
+"""The data set: index to sample."""
+
+from pathlib import Path
+from typing import SupportsIndex
+
+import numpy as np
+
+from bridgedepth_jax.data.pairs import Sample
+from bridgedepth_jax.data.procedural.config import SyntheticConfig
+from bridgedepth_jax.data.procedural.photometric import degrade
+from bridgedepth_jax.data.procedural.render import Canvas
+from bridgedepth_jax.data.procedural.scene import render
+from bridgedepth_jax.data.procedural.textures import TextureBank, find_photos
+from bridgedepth_jax.errors import InputError
+
+
+class SyntheticStereo:
+    """Stereo pairs rendered on demand; sample `index` is a function of the arguments and the index alone.
+
+    height, width: image size in pixels, at least 32.
+    max_disparity: no disparity of a sample exceeds it (pixels).
+    size: number of samples, what `len` gives.
+    photos: None: the photographs of the scikit-image wheel where it is installed; False: none; else a folder of images.
+
+    A sample is a dict: left, right uint8 (H, W, 3) RGB; disparity float32 (H, W), finite, of the left view (the match of
+    (x, y) is (x - disparity, y)); valid bool (H, W), False where the surface has no single disparity (see-through);
+    nonocc bool (H, W), the left pixel is seen in the right view too; name. Occluded pixels are valid, as in Scene Flow.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        max_disparity: float = 192.0,
+        seed: int = 0,
+        size: int = 1_000_000,
+        photos: str | Path | bool | None = None,
+        config: SyntheticConfig | None = None,
+    ):
+        if height < 32 or width < 32:
+            raise InputError(f"synthetic: image size {height} x {width}; expected at least 32 x 32")
+        if not max_disparity >= 1:
+            raise InputError(f"synthetic: max_disparity {max_disparity}; expected at least 1")
+        if seed < 0:
+            raise InputError(f"synthetic: seed {seed}; expected 0 or more")
+        self.height, self.width, self.max_disparity = height, width, float(max_disparity)
+        self.seed, self.size = seed, size
+        self.config = config or SyntheticConfig()
+        self.bank = TextureBank(seed, self.config, find_photos(photos))
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: SupportsIndex) -> Sample:
+        index = index.__index__()
+        if not 0 <= index < self.size:
+            raise IndexError(f"synthetic: sample {index} of {self.size}")
+        canvas = Canvas(self.height, self.width)
+        render(np.random.default_rng((self.seed, 2, index)), canvas, self.max_disparity, self.bank, self.config)
+        visible = canvas.visible()
+        disparity = canvas.left.disparity
+        # A face seen at a grazing angle can leave the range in the pixels of its edge.
+        valid = ~canvas.blended & (disparity >= 0) & (disparity <= self.max_disparity)
+        photometric = np.random.default_rng((self.seed, 3, index))
+        left, right = degrade(photometric, canvas.left.image, canvas.right.image, self.config)
+        return {
+            "left": left,
+            "right": right,
+            "disparity": disparity.clip(0, self.max_disparity),
+            "valid": valid,
+            "nonocc": visible,
+            "name": f"synthetic/{self.seed}/{index:08d}",
+        }

@@ -1,0 +1,112 @@
+"""One photograph in, relative inverse depth out: Depth Anything V2 on its own, with its usual protocol.
+
+Letters: B batch, H W size of the images.
+"""
+
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any, Self
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.inference.stereo import DTYPES, Devices, as_rgb, find_devices, keep_compilations
+from bridgedepth_jax.networks.config import MonoConfig
+from bridgedepth_jax.networks.depth_anything import DepthAnything
+from bridgedepth_jax.ops.image import normalize
+from bridgedepth_jax.ops.resize import bilinear_taps
+from bridgedepth_jax.store.checkpoint import load_checkpoint
+from bridgedepth_jax.store.hub import resolve
+
+SHORTER_SIDE = 518  # pixels, what Depth Anything V2 was trained on
+
+
+class DepthPredictor:
+    """Depth Anything V2 with its weights on the device, ready for images.
+
+    Args:
+      config, params: the network and its parameters, copied to the device once, as float32.
+      dtype: "float32" or "bfloat16", the computation.
+      devices: as for `Predictor`; the first one is used.
+
+    Each resized size compiles once; compilations are kept on disk as by `Predictor`.
+
+    Raises InputError: unknown dtype or devices.
+    """
+
+    def __init__(
+        self, config: MonoConfig, params: Mapping[str, Any], *, dtype: str | None = None, devices: Devices = None
+    ) -> None:
+        if dtype not in (None, *DTYPES):
+            raise InputError(f"dtype {dtype!r}, expected one of {list(DTYPES)}")
+        keep_compilations()
+        self.config = config
+        self._device = find_devices(devices)[0]
+        self._params = jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), dict(params)), self._device)
+        self._forward = jax.jit(functools.partial(_forward, DepthAnything(config, jnp.dtype(dtype or "float32"))))
+
+    @classmethod
+    def load(cls, checkpoint: str | os.PathLike, **options: Any) -> Self:
+        """From a folder written by `python -m convert depth-anything`, or a published name (depth_anything_v2_vits, ...).
+
+        Raises InputError: no such checkpoint, a damaged one, or one of another network.
+        """
+        loaded = load_checkpoint(resolve(checkpoint))
+        if not isinstance(loaded.config, MonoConfig):
+            raise InputError(f"checkpoint {checkpoint} holds {loaded.kind}, expected depth-anything")
+        return cls(loaded.config, loaded.params, **options)
+
+    def __call__(self, image: np.ndarray, *, size: int = SHORTER_SIDE) -> np.ndarray:
+        """Relative inverse depth: larger is nearer, up to an unknown scale and shift.
+
+        Args:
+          image: (H, W, 3) or (B, H, W, 3) RGB, uint8 or float in 0..255; also grey, and with alpha, as for `Predictor`.
+          size: pixels of the shorter side as the network sees it, see `network_size`.
+
+        Returns:
+          float32 (H, W) or (B, H, W), at least 0.
+
+        Raises InputError (a ValueError): other shapes, types or values.
+        """
+        image = as_rgb(image, "image")
+        height, width = image.shape[-3:-1]
+        batch = image.reshape(-1, height, width, 3)
+        seen_width, seen_height = network_size(width, height, size, self.config.patch)
+        resized = np.stack(
+            [cv2.resize(one.astype(np.float32), (seen_width, seen_height), interpolation=cv2.INTER_CUBIC) for one in batch]
+        )
+        depth = np.asarray(self._forward(self._params, jax.device_put(resized, self._device)))
+        depth = np.stack([_resize_aligned(one, height, width) for one in depth])
+        return depth.reshape(image.shape[:-1])
+
+
+def network_size(width: int, height: int, size: int = SHORTER_SIDE, multiple: int = 14) -> tuple[int, int]:
+    """(width, height) that the network sees: shorter side `size`, same shape as nearly as multiples of `multiple` allow.
+
+    Raises InputError: a size below one multiple.
+    """
+    if size < multiple:
+        raise InputError(f"size {size}, expected at least {multiple}")
+    scale = size / min(width, height)
+    least = -(-size // multiple) * multiple
+    seen_width, seen_height = (max(least, round(side * scale / multiple) * multiple) for side in (width, height))
+    return seen_width, seen_height
+
+
+def _forward(network: DepthAnything, params: Mapping[str, Any], image: jax.Array) -> jax.Array:
+    with jax.default_matmul_precision("highest"):
+        depth = network.apply({"params": params}, normalize(image))
+    assert isinstance(depth, jax.Array)
+    return depth.astype(jnp.float32)
+
+
+def _resize_aligned(depth: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear with aligned corners, (h, w) -> (height, width)."""
+    rows = bilinear_taps(depth.shape[0], height, align_corners=True)
+    columns = bilinear_taps(depth.shape[1], width, align_corners=True)
+    tall = (depth[rows.indices] * rows.weights[..., None]).sum(1)
+    return (tall[:, columns.indices] * columns.weights).sum(2).astype(np.float32)

@@ -1,0 +1,295 @@
+"""Two photographs in, disparity out: the public API around the network.
+
+Letters: B batch, H W size of the images. The padding to multiples of 16 (spec section 1: rows on top, columns on the right)
+and its removal happen here, outside the compiled function, so all sizes with the same padded size share one compilation.
+"""
+
+import dataclasses
+import functools
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import cv2
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.inference.swapped import looks_swapped
+from bridgedepth_jax.store.checkpoint import load_checkpoint
+from bridgedepth_jax.store.hub import cache_folder, resolve
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth, StereoOutput
+
+MIN_SIZE = 32  # pixels, of each side as the network sees it
+DTYPES = ("float32", "bfloat16")
+Devices = str | int | Sequence[Any] | None  # Any: jax.Device, which type checkers take for a variable
+DEFAULT_MODEL = Path(__file__).parents[1] / "weights" / "nano"  # what `Predictor.load()` loads
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What the network says about a pair, at the size of the input: (H, W), or (B, H, W) for a batch.
+
+    disparity: float32, pixels of the input image; the match of left (y, x) is right (y, x - disparity).
+    confidence: float32, 0..1, the probability of the chosen candidate.
+    occluded: bool, or None without the consistency check: left pixels that the right image does not see.
+    """
+
+    disparity: np.ndarray
+    confidence: np.ndarray
+    occluded: np.ndarray | None = None
+
+    def pair(self, i: int) -> Self:
+        """The prediction of one pair of a batch."""
+        occluded = None if self.occluded is None else self.occluded[i]
+        return type(self)(self.disparity[i], self.confidence[i], occluded)
+
+
+class Predictor:
+    """The network with its weights on the device, ready for images.
+
+    Args:
+      config: what the network is made of.
+      params: its parameters, nested dict of arrays; they are copied to the devices once, as float32.
+      dtype: "float32" or "bfloat16", the computation; None takes the config's.
+      devices: where it runs: None the first device, "all", a platform ("cpu", "gpu", "tpu": all its devices), a number of
+        devices, or a sequence of `jax.Device`. Over several devices the batch is split.
+      batch: pairs of one pass. A larger batch runs in several passes, a smaller one is filled up by repeating its last pair,
+        so one compilation serves all. None: a batch runs as it is given, on CPUs one pair per device and pass: there
+        larger ones are no faster, take more memory, and would give each batch size its own rounding.
+      check_order: warn (UserWarning) when left and right look swapped; costs a few milliseconds a pair.
+
+    The first call of each padded size and batch compiles. Compilations are kept on disk, in the folder `xla` of
+    $BRIDGEDEPTH_CACHE (~/.cache/bridgedepth_jax), unless JAX has a cache of its own configured.
+
+    Raises InputError: unknown dtype or devices.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Mapping[str, Any],
+        *,
+        dtype: str | None = None,
+        devices: Devices = None,
+        batch: int | None = None,
+        check_order: bool = True,
+    ) -> None:
+        if dtype is not None and dtype not in DTYPES:
+            raise InputError(f"dtype {dtype!r}, expected one of {list(DTYPES)}")
+        if batch is not None and batch < 1:
+            raise InputError(f"batch {batch}, expected at least 1")
+        self.config = config if dtype is None else config.replace(dtype=dtype)
+        self.batch = batch
+        self.check_order = check_order
+        self.devices = find_devices(devices)
+        keep_compilations()
+        mesh = jax.make_mesh((len(self.devices),), ("batch",), axis_types=(AxisType.Auto,), devices=self.devices)
+        self._split = NamedSharding(mesh, P("batch"))
+        as_float32 = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), dict(params))
+        self._params = jax.device_put(as_float32, NamedSharding(mesh, P()))
+        # Every device runs the whole network on its share of the batch: nothing to communicate, and nothing for the
+        # partitioner to decide.
+        forward = jax.shard_map(
+            functools.partial(_forward, self.config),
+            mesh=mesh,
+            in_specs=(P(), P("batch"), P("batch")),
+            out_specs=P("batch"),
+            check_vma=False,
+        )
+        self._forward = jax.jit(forward)
+
+    @classmethod
+    def load(cls, checkpoint: str | os.PathLike | None = None, **options: Any) -> Self:
+        """From a checkpoint folder, published weights, or the default model that comes with the package.
+
+        Args:
+          checkpoint: a folder written by `python -m convert`, or a published name (see `bridgedepth_jax.store.hub`): fetched
+            and converted into the cache the first time. None is the default model.
+          options: as for `Predictor`.
+
+        Raises InputError: no such checkpoint, a damaged one, or one of another network.
+        """
+        if checkpoint is None:
+            if not DEFAULT_MODEL.is_dir():
+                raise InputError("no checkpoint given, and this version comes without a default model: name one")
+            checkpoint = DEFAULT_MODEL
+        loaded = load_checkpoint(resolve(checkpoint))
+        if not isinstance(loaded.config, ModelConfig):
+            raise InputError(f"checkpoint {checkpoint} holds {loaded.kind}, expected bridgedepth")
+        return cls(loaded.config, loaded.params, **options)
+
+    def __call__(
+        self,
+        left: np.ndarray,
+        right: np.ndarray,
+        *,
+        scale: float = 1.0,
+        check_consistency: bool = False,
+        threshold: float = 1.0,
+    ) -> Prediction:
+        """Disparity of a rectified pair, or of a batch of pairs of one size.
+
+        Args:
+          left, right: (H, W, 3) or (B, H, W, 3) RGB, uint8 or float in 0..255. Also (H, W) and one channel (grey), two
+            channels (grey, alpha) and four (RGB, alpha); alpha is dropped.
+          scale: the network sees images resized by this factor; the result is at the input size, in its pixels.
+          check_consistency: run the network on the mirrored, swapped pair too, and fill `occluded`.
+          threshold: pixels (as the network sees them) by which the disparities of left and right may differ.
+
+        Returns:
+          `Prediction` with (H, W), or (B, H, W) where a batch was given.
+
+        Raises InputError (a ValueError): sizes that differ, sides below 32 pixels, other shapes, types or values.
+        """
+        left, right = as_rgb(left, "left"), as_rgb(right, "right")
+        if left.shape != right.shape:
+            raise InputError(f"left has shape {left.shape} and right {right.shape}, expected the same size")
+        single = left.ndim == 3
+        if single:
+            left, right = left[None], right[None]
+        height, width = left.shape[1:3]
+        size = scaled_size(width, height, scale)
+        seen_left, seen_right = (resize_images(images, size) for images in (left, right))
+        disparity, confidence = self._run(seen_left, seen_right)
+        occluded = None
+        if check_consistency:
+            mirrored, _ = self._run(seen_right[:, :, ::-1], seen_left[:, :, ::-1])
+            occluded = find_occluded(disparity, mirrored[:, :, ::-1], threshold)
+        if size != (width, height):
+            back = functools.partial(_resize_each, size=(width, height), interpolation=cv2.INTER_LINEAR)
+            disparity, confidence = back(disparity) * np.float32(width / size[0]), back(confidence)
+            if occluded is not None:
+                nearest = _resize_each(occluded.astype(np.uint8), (width, height), cv2.INTER_NEAREST_EXACT)
+                occluded = nearest.astype(bool)
+        if self.check_order:
+            swapped = [i for i in range(len(left)) if looks_swapped(left[i], right[i], disparity[i])]
+            if swapped:
+                which = "" if single else f" (pairs {swapped} of the batch)"
+                warnings.warn(f"left and right look swapped{which}: the other order explains the images better", stacklevel=2)
+        whole = Prediction(disparity, confidence, occluded)
+        return whole.pair(0) if single else whole
+
+    def _run(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, H, W, 3) of any H, W and B -> disparity and confidence (B, H, W)."""
+        total, height, width = left.shape[:3]
+        devices = len(self.devices)
+        whole = devices if self.devices[0].platform == "cpu" else total
+        step = -(-(self.batch or whole) // devices) * devices
+        top, side = -height % 16, -width % 16
+        results = []
+        for start in range(0, total, step):
+            chosen = np.minimum(np.arange(start, start + step), total - 1)
+            # One dtype, so that uint8 and float images share a compilation.
+            padded = [
+                np.pad(images[chosen].astype(np.float32), ((0, 0), (top, 0), (0, side), (0, 0)), "edge")
+                for images in (left, right)
+            ]
+            outputs = self._forward(self._params, *jax.device_put(padded, self._split))
+            results.append([np.asarray(output)[: total - start, top:, :width] for output in outputs])
+        disparity, confidence = (np.concatenate(parts) for parts in zip(*results, strict=True))
+        return disparity, confidence
+
+
+def _forward(config: ModelConfig, params: Mapping[str, Any], left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
+    output = BridgeDepth(config).apply({"params": params}, left, right)
+    assert isinstance(output, StereoOutput)
+    return output.disparity.astype(np.float32), output.confidence.astype(np.float32)
+
+
+def find_devices(devices: Devices) -> list[Any]:
+    """The devices that `Predictor` means by its argument of that name."""
+    if devices is None:
+        return jax.devices()[:1]
+    if isinstance(devices, str) and devices != "all":
+        try:
+            return jax.devices(devices)
+        except RuntimeError:
+            raise InputError(f"devices {devices!r}, but JAX has only {jax.default_backend()} here") from None
+    if devices == "all":
+        return jax.devices()
+    if isinstance(devices, int):
+        if not 1 <= devices <= jax.device_count():
+            raise InputError(f"devices {devices}, expected 1..{jax.device_count()}, as many as there are")
+        return jax.devices()[:devices]
+    if not devices:
+        raise InputError("devices [], expected at least one")
+    return list(devices)
+
+
+def keep_compilations() -> None:
+    """Turns on JAX's compilation cache on disk, unless the user has configured or disabled one."""
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+
+
+def as_rgb(image: np.ndarray, name: str) -> np.ndarray:
+    """Grey, grey and alpha, RGB or RGBA, one image or a batch -> (H, W, 3) or (B, H, W, 3), uint8 or float32 in 0..255.
+
+    Raises InputError: other shapes, other types, values outside 0..255 or that look like 0..1.
+    """
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim not in (3, 4) or image.shape[-1] not in (1, 2, 3, 4):
+        raise InputError(f"{name} has shape {image.shape}, expected (H, W), (H, W, channels) or (B, H, W, channels)")
+    if image.size == 0:
+        raise InputError(f"{name} has shape {image.shape}, an empty image")
+    if image.dtype != np.uint8:
+        if not np.issubdtype(image.dtype, np.floating):
+            raise InputError(f"{name} has dtype {image.dtype}, expected uint8, or float with values in 0..255")
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= 255):  # also when either is not a number
+            raise InputError(f"{name} has values {low:g}..{high:g}, expected 0..255")
+        if 0 < high <= 1:
+            raise InputError(f"{name} has values up to {high:g}, expected 0..255: multiply images in 0..1 by 255")
+        image = image.astype(np.float32, copy=False)
+    if image.shape[-1] <= 2:
+        return np.repeat(image[..., :1], 3, axis=-1)
+    return image[..., :3]
+
+
+def scaled_size(width: int, height: int, scale: float) -> tuple[int, int]:
+    """(width, height) that the network sees. InputError for a scale that is no positive number, or sides below MIN_SIZE."""
+    if not (np.isfinite(scale) and scale > 0):
+        raise InputError(f"scale {scale}, expected a positive number")
+    size = round(width * scale), round(height * scale)
+    if min(size) < MIN_SIZE:
+        seen = "" if size == (width, height) else f", {size[0]}x{size[1]} at scale {scale:g}"
+        raise InputError(f"images of {width}x{height} pixels{seen}, expected at least {MIN_SIZE}x{MIN_SIZE}")
+    return size
+
+
+def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(B, H, W, 3) resized to (width, height): area averages where it gets smaller, cubic where larger."""
+    if images.shape[1:3] == size[::-1]:
+        return images
+    smaller = size[0] < images.shape[2]
+    resized = _resize_each(images.astype(np.float32), size, cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+    return np.clip(resized, 0, 255)
+
+
+def find_occluded(left: np.ndarray, right: np.ndarray, threshold: float) -> np.ndarray:
+    """The left-right check.
+
+    Args:
+      left, right: (B, H, W) disparities of the left and of the right image: left (y, x) is right (y, x - left), and right
+        (y, x) is left (y, x + right).
+      threshold: pixels.
+
+    Returns:
+      (B, H, W) bool: the match is outside the right image, or has a disparity that differs by more than the threshold.
+    """
+    width = left.shape[2]
+    match = np.rint(np.arange(width) - left).astype(np.int64)
+    there = np.take_along_axis(right, np.clip(match, 0, width - 1), axis=2)
+    return (match < 0) | (match >= width) | (np.abs(left - there) > threshold)
+
+
+def _resize_each(images: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    return np.stack([cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation) for image in images])

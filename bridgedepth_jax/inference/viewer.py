@@ -1,0 +1,327 @@
+"""The page of `scripts/viewer.py`: two images in; disparity, confidence, distances and a point cloud to look at.
+
+NiceGUI (extra `viewer`) does the page. What leaves this module towards the network or the disk has been checked before:
+uploads are limited in bytes while they arrive, and in pixels; what is not an image is refused with a message on the page.
+"""
+
+import base64
+import dataclasses
+import functools
+import re
+import struct
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from nicegui import app, events, run, ui
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
+
+from bridgedepth_jax.data.formats import decode_image
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.geometry import Calibration, point_cloud
+from bridgedepth_jax.inference import demo
+from bridgedepth_jax.inference.outputs import OUTPUTS, Result
+from bridgedepth_jax.inference.run import Pair, make_pair
+from bridgedepth_jax.inference.stereo import Prediction, Predictor
+from bridgedepth_jax.inference.swapped import looks_swapped
+from bridgedepth_jax.visualize import colorize
+
+POINTS = 60_000  # of the cloud on the page; the file has all
+DEFAULT = "default"  # the model that comes with the package
+NOMINAL = 0.1  # metres, baseline of the cloud's shape where there is no calibration
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What the page accepts."""
+
+    upload: int = 32 * 2**20  # bytes of a file
+    pixels: int = 4_000_000  # of an image
+
+
+class LimitUploads:
+    """ASGI: a request's body may have so many bytes and no more; counted as it comes, whatever its header says."""
+
+    def __init__(self, inner: Callable, limit: int) -> None:
+        self.inner, self.limit = inner, limit
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        if scope["type"] != "http":
+            return await self.inner(scope, receive, send)
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self.limit:
+            return await PlainTextResponse("too large", 413)(scope, receive, send)
+        seen = 0
+
+        async def counted() -> dict:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            return {"type": "http.disconnect"} if seen > self.limit else message
+
+        await self.inner(scope, counted, send)
+
+
+class Models:
+    """Predictors by name, loaded when first asked for; one runs at a time."""
+
+    def __init__(self, devices: str) -> None:
+        self._lock = threading.Lock()
+        load = functools.partial(Predictor.load, devices=devices, check_order=False)  # the page says it, see `_predict`
+        self._load = functools.lru_cache(2)(lambda name: load(None if name == DEFAULT else name))
+
+    def __call__(self, name: str, pair: Pair, scale: float) -> Prediction:
+        with self._lock:
+            return self._load(name)(pair.left, pair.right, scale=scale)
+
+
+def read_upload(data: bytes, name: str, limits: Limits) -> np.ndarray:
+    """RGB (H, W, 3) uint8 of an uploaded file. InputError: no image, or a larger one than the limits allow."""
+    if len(data) > limits.upload:
+        raise InputError(f"{name}: {len(data)} bytes, expected at most {limits.upload}")
+    if data.startswith(b"\x89PNG") and len(data) >= 24:  # its optional decoder, unlike OpenCV, has no limit of its own
+        _check_pixels(*struct.unpack(">II", data[16:24]), name, limits)
+    try:
+        image = decode_image(data, name)
+    except cv2.error:  # more pixels than OpenCV decodes
+        raise InputError(f"{name}: not an image that can be read here") from None
+    _check_pixels(image.shape[1], image.shape[0], name, limits)
+    return image
+
+
+def _check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
+    if width * height > limits.pixels:
+        raise InputError(f"{name}: {width}x{height} pixels, expected at most {limits.pixels} in all")
+
+
+def cloud_of(pair: Pair, disparity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most POINTS points (P, 3) for the page, z up, and their colours (P, 3) in 0..1; the far tenth is left out."""
+    height, width = disparity.shape
+    camera = pair.calibration or Calibration.from_focal(width, NOMINAL, (width, height))
+    depth = camera.depth(disparity)
+    far = float(np.quantile(depth[np.isfinite(depth)], 0.9)) if np.isfinite(depth).any() else None
+    points, colors = point_cloud(disparity, pair.left, camera, z_far=far)
+    chosen = np.linspace(0, max(len(points) - 1, 0), min(POINTS, len(points))).astype(int)
+    points, colors = points[chosen], colors[chosen]
+    size = float(np.median(points[:, 2])) / 4 if len(points) else 1.0
+    x, y, z = (points / size).T
+    return np.stack([x, z, -y], -1), colors / 255
+
+
+def describe(pair: Pair, prediction: Prediction, x: float, y: float) -> str:
+    """The words for a pixel under the mouse."""
+    height, width = prediction.disparity.shape
+    column, row = min(max(int(x), 0), width - 1), min(max(int(y), 0), height - 1)
+    disparity, confidence = prediction.disparity[row, column], prediction.confidence[row, column]
+    words = f"({column}, {row}): {disparity:.2f} px, confidence {confidence:.2f}"
+    if pair.calibration is None:
+        return f"{words}, no calibration for metres"
+    return f"{words}, {float(pair.calibration.depth(disparity)):.3f} m"
+
+
+def start(
+    models: Sequence[str], *, host: str, port: int, devices: str = "cpu", limits: Limits | None = None, timeout: float = 3
+) -> None:
+    """Serves the page until stopped. `models`: names or folders to choose from, the first is chosen at the beginning."""
+    limits = limits or Limits()
+    predict = Models(devices)
+    app.add_middleware(LimitUploads, limit=limits.upload + 2**16)  # and what a form adds
+    if host in ("127.0.0.1", "localhost", "::1"):  # no other name may be used to reach it, so no web page can
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
+    ui.page("/", title="bridgedepth_jax")(lambda: _Page(models, predict, limits))
+    ui.run(host=host, port=port, reload=False, show=False, title="bridgedepth_jax", reconnect_timeout=timeout)
+
+
+class _Page:
+    """One browser tab."""
+
+    def __init__(self, models: Sequence[str], predict: Models, limits: Limits) -> None:
+        self.predict, self.limits = predict, limits
+        self.images: dict[str, np.ndarray] = {}
+        self.names: dict[str, str] = {}
+        self.sample: Calibration | None = None  # while the images are the sample pair
+        self.pair: Pair | None = None
+        self.prediction: Prediction | None = None
+        self.picture = "disparity"
+        with ui.row().classes("w-full no-wrap items-start"):
+            with ui.column().style("width: 300px; flex: none"):
+                self._controls(models)
+            with ui.column().classes("grow"):
+                self._pictures()
+
+    def _controls(self, models: Sequence[str]) -> None:
+        ui.label("bridgedepth_jax").classes("text-h5")
+        for side in ("left", "right"):
+            upload = ui.upload(
+                label=f"{side} image: drop or choose",
+                auto_upload=True,
+                max_file_size=self.limits.upload,
+                on_upload=functools.partial(self._uploaded, side),
+                on_rejected=lambda: self._say(f"refused: larger than {self.limits.upload / 2**20:g} MiB"),
+            )
+            upload.props(f"flat bordered data-test={side}").style("width: 300px")
+        with ui.expansion("calibration, for metres").classes("w-full"):
+            self.camera = {
+                name: ui.number(label, min=smallest, on_change=self._recalibrate)
+                for name, label, smallest in (
+                    ("focal", "focal length, pixels", 0),
+                    ("baseline", "baseline, metres", 0),
+                    ("doffs", "offset of principal points, pixels", None),
+                )
+            }
+        self.model = ui.select(list(models), value=models[0], label="model").classes("w-full")
+        ui.label("scale at which the network sees the images")
+        self.scale = ui.slider(min=0.25, max=1.5, step=0.25, value=1.0).props("label-always")
+        self.run_button = ui.button("run", on_click=self._run).props("data-test=run")
+        ui.button("run the sample pair", on_click=self._run_sample).props("data-test=sample")
+        self.status = ui.label("").props("data-test=status").style("overflow-wrap: anywhere")
+        with ui.row():
+            for kind, label in (("disparity", "PFM"), ("color", "PNG"), ("cloud", "PLY")):
+                ui.button(label, on_click=functools.partial(self._download, kind)).props(f"outline data-test={kind}")
+
+    def _pictures(self) -> None:
+        ui.toggle(["disparity", "confidence"], value="disparity", on_change=lambda e: self._show(e.value))
+        ui.label("left image ... result")
+        self.blend = ui.slider(min=0, max=1, step=0.01, value=1, on_change=lambda e: self._blend(e.value or 0.0))
+        with ui.element("div").style("position: relative; width: 100%; max-width: 900px"):
+            self.left = ui.interactive_image(on_mouse=self._hover, events=["mousemove"], cross=True)
+            self.left.props("data-test=picture").style("width: 100%")
+            self.over = ui.image().style("position: absolute; inset: 0; width: 100%; pointer-events: none")
+        self.value = ui.label("").props("data-test=value")
+        self.scene = ui.scene(width=900, height=500, grid=False, background_color="#222").props("data-test=scene")
+
+    async def _uploaded(self, side: str, event: events.UploadEventArguments) -> None:
+        name = event.file.name
+        if self.sample:  # its other image and its camera do not belong to the user's
+            self.images.clear()
+            self._take_sample(None)
+        try:
+            self.images[side] = read_upload(await event.file.read(), name, self.limits)
+        except InputError as error:
+            self.images.pop(side, None)
+            self._say(f"refused: {error}")
+            return
+        self.names[side] = name
+        height, width = self.images[side].shape[:2]
+        self._say(f"{side}: {name}, {width}x{height}")
+        if side == "left":
+            self.left.set_source(_png(self.images[side]))
+
+    async def _run(self) -> None:
+        if set(self.images) != {"left", "right"}:
+            self._say("expected a left and a right image, or the sample pair")
+            return
+        files = self.names["left"], self.names["right"]
+        try:
+            name = re.sub(r"[^\w-]", "_", Path(files[0]).stem)[:60] or "pair"
+            pair = make_pair(
+                name, self.images["left"], self.images["right"], files, scale=self.scale.value or 1.0, calibrate=None
+            )
+        except InputError as error:
+            self._say(f"refused: {error}")
+            return
+        await self._predict(pair)
+
+    async def _run_sample(self) -> None:
+        try:
+            pair, _ = demo.motorcycle()
+        except InputError as error:
+            self._say(str(error))
+            return
+        self._take_sample(pair.calibration)
+        self.images, self.names = {"left": pair.left, "right": pair.right}, dict.fromkeys(("left", "right"), pair.name)
+        await self._predict(pair)
+
+    def _take_sample(self, camera: Calibration | None) -> None:
+        """The sample's camera, or none, in place of the one on the page, and of the last result."""
+        self.pair = self.prediction = None
+        self.sample = camera
+        for name, attribute in (("focal", "fx"), ("baseline", "baseline"), ("doffs", "doffs")):
+            self.camera[name].value = getattr(camera, attribute) if camera else None
+
+    async def _predict(self, pair: Pair) -> None:
+        self._say("working; the first run of a size compiles")
+        self.run_button.disable()
+        try:
+            prediction = await run.io_bound(self.predict, self.model.value, pair, self.scale.value or 1.0)
+            if prediction is None:  # the server is ending
+                return
+        except InputError as error:
+            self._say(f"refused: {error}")
+            return
+        except Exception as error:  # the page must not look busy for ever; the server's log has the rest
+            self._say(f"failed: {type(error).__name__}: {str(error)[:200]}")
+            raise
+        finally:
+            self.run_button.enable()
+        self.pair, self.prediction = pair, prediction
+        self.left.set_source(_png(pair.left))
+        self._show(self.picture)
+        self._recalibrate()
+        if looks_swapped(pair.left, pair.right, prediction.disparity):
+            self._say(f"{self.status.text}; left and right look swapped")
+
+    def _recalibrate(self) -> None:
+        if self.pair is None or self.prediction is None:
+            return
+        try:
+            self.pair = dataclasses.replace(self.pair, calibration=self._calibration(self.pair))
+        except InputError as error:
+            self._say(f"refused: {error}")
+            return
+        points, colors = cloud_of(self.pair, self.prediction.disparity)
+        self.scene.clear()
+        with self.scene:
+            self.scene.point_cloud(points.tolist(), colors.tolist(), point_size=0.02)
+        self.scene.move_camera(x=0, y=-2, z=0.5, look_at_x=0, look_at_y=4, look_at_z=0, duration=0)
+        self._say(f"{self.pair.name}: done, cloud of {len(points)} points")
+
+    def _calibration(self, pair: Pair) -> Calibration | None:
+        focal, baseline, doffs = (self.camera[name].value for name in ("focal", "baseline", "doffs"))
+        if not focal or not baseline:
+            return None
+        sample = self.sample
+        if sample and (focal, baseline, doffs) == (sample.fx, sample.baseline, sample.doffs):
+            return sample  # which also knows its principal point
+        height, width = pair.left.shape[:2]
+        return Calibration.from_focal(focal, baseline, (width, height), doffs or 0.0)
+
+    def _show(self, picture: str) -> None:
+        self.picture = picture
+        if self.prediction is not None:
+            values = self.prediction.disparity if picture == "disparity" else self.prediction.confidence
+            self.over.set_source(_png(colorize(values, None if picture == "disparity" else 1.0)))
+
+    def _blend(self, opacity: float) -> None:
+        self.over.style(f"opacity: {opacity}")
+
+    def _hover(self, event: events.MouseEventArguments) -> None:
+        if self.pair is not None and self.prediction is not None:
+            self.value.set_text(describe(self.pair, self.prediction, event.image_x, event.image_y))
+
+    def _download(self, kind: str) -> None:
+        if self.pair is None or self.prediction is None:
+            self._say("nothing to download yet")
+            return
+        if OUTPUTS[kind].needs_calibration and self.pair.calibration is None:
+            self._say("a point cloud in metres needs the calibration")
+            return
+        result = Result(self.pair.name, self.pair.left, self.prediction, self.pair.calibration)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{self.pair.name}_{OUTPUTS[kind].ending}"
+            OUTPUTS[kind].write(path, result)
+            ui.download.content(path.read_bytes(), path.name)
+
+    def _say(self, words: str) -> None:
+        self.status.set_text(words)
+
+
+def _png(image: np.ndarray) -> Any:
+    """A data address of an RGB image (H, W, 3)."""
+    _, data = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return f"data:image/png;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"

@@ -1,1 +1,0 @@
-"""The monocular branch: Depth Anything V2 (spec section 2)."""

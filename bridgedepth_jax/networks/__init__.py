@@ -1,0 +1,1 @@
+"""Networks and parts that two systems or more use."""

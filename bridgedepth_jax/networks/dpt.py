@@ -1,0 +1,57 @@
+"""The DPT head: four token maps to one dense feature map, or to depth (spec section 2.2)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from bridgedepth_jax.layers import ConvTranspose, conv
+from bridgedepth_jax.networks.config import MonoConfig
+from bridgedepth_jax.networks.fusion import fuse
+from bridgedepth_jax.ops.resize import resize_bilinear
+
+
+class Scratch(nn.Module):
+    """Fusion with aligned corners, and the output convolutions."""
+
+    config: MonoConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: list[Float[Array, "B h w C"]], grid: tuple[int, int], *, depth: bool) -> Float[Array, "..."]:
+        c = self.config
+        finest = maps[0].shape[1:3]
+        size = finest[0] * 2, finest[1] * 2
+        path = fuse(maps, c.features, align_corners=True, last_size=size, dtype=self.dtype)
+        features = conv(c.features // 2, 3, dtype=self.dtype, name="output_conv1")(path)
+        if depth or self.is_initializing():
+            size = grid[0] * c.patch, grid[1] * c.patch
+            x = resize_bilinear(features, size, align_corners=True)
+            x = nn.relu(conv(32, 3, dtype=self.dtype, name="output_conv2_0")(x))
+            x = nn.relu(conv(1, 1, dtype=self.dtype, name="output_conv2_2")(x))
+            if depth:
+                return x[..., 0]
+        return features
+
+
+class DPTHead(nn.Module):
+    """Reassembles the token maps at 4, 2, 1 and 1/2 times the token grid and fuses them."""
+
+    config: MonoConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: list[Float[Array, "B T D"]], grid: tuple[int, int], *, depth: bool) -> Float[Array, "..."]:
+        c = self.config
+        resize = (
+            ConvTranspose(c.out_channels[0], 4, self.dtype, name="resize_layers_0"),
+            ConvTranspose(c.out_channels[1], 2, self.dtype, name="resize_layers_1"),
+            lambda x: x,
+            conv(c.out_channels[3], 3, stride=2, dtype=self.dtype, name="resize_layers_3"),
+        )
+        maps = []
+        for i, (x, features) in enumerate(zip(tokens, c.out_channels, strict=True)):
+            x = x.reshape(x.shape[0], *grid, -1)
+            maps.append(resize[i](conv(features, 1, dtype=self.dtype, name=f"projects_{i}")(x)))
+        return Scratch(c, self.dtype, name="scratch")(maps, grid, depth=depth)

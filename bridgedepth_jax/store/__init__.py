@@ -1,0 +1,1 @@
+"""What is kept: checkpoints, training checkpoints, published names."""

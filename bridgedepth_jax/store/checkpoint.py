@@ -1,0 +1,245 @@
+"""The one checkpoint layout: an Orbax folder with two items, every byte of which is verified on load.
+
+    FOLDER/params        the parameters, a nested dict of arrays
+    FOLDER/description   JSON: kind, model config, provenance, and shape, dtype and SHA-256 of each parameter
+    FOLDER/files.sha256  SHA-256 of each file above; `sha256sum --check files.sha256` reads it too
+
+Orbax restores some damaged data silently and leaves tracebacks of background tasks with other damage, so the files are
+checked before it opens them and the parameters after. These are numpy arrays: no device is touched.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import ml_dtypes
+import numpy as np
+import orbax.checkpoint as ocp
+
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.files import replacing
+from bridgedepth_jax.networks.config import MonoConfig
+from bridgedepth_jax.networks.depth_anything import DepthAnything
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.systems.bridgedepth.network import init_params
+
+Kind = Literal["bridgedepth", "depth-anything"]
+EXPECTED = "expected a folder written by `python -m convert`"
+ITEMS = ("params", "description")
+DIGESTS = "files.sha256"
+FORMAT = "bridgedepth_jax checkpoint, version 1"
+DTYPES = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Weights and what they are: `params` is a nested dict of numpy arrays that fits `config`."""
+
+    kind: Kind
+    params: dict[str, Any]
+    config: ModelConfig | MonoConfig
+    provenance: dict[str, Any]  # JSON values: source, sha256 and licence of the weights, ...
+
+
+@functools.cache
+def expected_shapes(kind: Kind, config: ModelConfig | MonoConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each parameter of the network that `config` describes. Traces it (seconds), computes nothing."""
+    if isinstance(config, ModelConfig) != (kind == "bridgedepth"):
+        raise ValueError(f"a {type(config).__name__} does not describe a network of kind {kind!r}")
+
+    def init():
+        key = jax.random.key(0)
+        if isinstance(config, ModelConfig):
+            return init_params(config, key)
+        image = jax.numpy.zeros((1, 2 * config.patch, 2 * config.patch, 3))
+        return DepthAnything(config).init(key, image)["params"]
+
+    return {name: leaf.shape for name, leaf in flatten(jax.eval_shape(init)).items()}
+
+
+def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, *, dtype: str | None = None) -> None:
+    """Writes a checkpoint folder, replacing one that is there.
+
+    `dtype` (float16, bfloat16, float32) is how parameters are stored; by default as they are. Raises ValueError for
+    parameters that do not fit the config, InputError for a path that holds anything else than a checkpoint.
+    """
+    path = Path(path).absolute()
+    if path.exists() and not (path / DIGESTS).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} is no checkpoint and would be replaced by one, expected a new name")
+    leaves = {name: np.asarray(value) for name, value in flatten(checkpoint.params).items()}
+    expected = expected_shapes(checkpoint.kind, checkpoint.config)
+    different = sorted({(n, s) for n, s in expected.items()} ^ {(n, v.shape) for n, v in leaves.items()})
+    if different:
+        raise ValueError(f"{len(different)} parameters do not fit the config, the first is {different[0]}")
+    if dtype is not None:
+        leaves = {name: value.astype(DTYPES[dtype], copy=False) for name, value in leaves.items()}
+    for name, value in leaves.items():
+        if value.dtype not in DTYPES.values():
+            raise ValueError(f"parameter {name} has dtype {value.dtype}, expected one of {list(DTYPES)}")
+    description = {
+        "format": FORMAT,
+        "kind": checkpoint.kind,
+        "config": dataclasses.asdict(checkpoint.config),
+        "provenance": checkpoint.provenance,
+        "leaves": _describe(leaves),
+    }
+    items = ocp.args.Composite(params=ocp.args.PyTreeSave(unflatten(leaves)), description=ocp.args.JsonSave(description))
+    with replacing(path) as temporary:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(temporary, items)
+        for mark in temporary.rglob("commit_success.txt"):  # that it is there counts; Orbax writes the folder's absolute path
+            mark.write_text("Checkpoint commit was successful")
+        files = sorted(file.relative_to(temporary).as_posix() for file in temporary.rglob("*") if file.is_file())
+        digests = _map(lambda name: _file_digest(temporary / name), files)
+        (temporary / DIGESTS).write_text("".join(f"{d}  {n}\n" for d, n in zip(digests, files, strict=True)))
+
+
+def load_checkpoint(path: str | os.PathLike, *, dtype: str | None = "float32") -> Checkpoint:
+    """Reads and verifies a checkpoint folder. Parameters come as `dtype`, or as they are stored for None.
+
+    Raises InputError, naming the folder and the item or parameter, for a folder that is none of ours or is damaged.
+    """
+    path = Path(path).absolute()
+    if not path.exists():
+        raise InputError(f"checkpoint {path} does not exist, {EXPECTED}")
+    if not path.is_dir():
+        raise InputError(f"checkpoint {path} is a file, {EXPECTED}")
+    _check_files(path)
+    description = _restore(path, "description", ocp.args.JsonRestore())
+    if description.get("format") != FORMAT:
+        raise InputError(f"checkpoint {path}: format {description.get('format')!r}, expected {FORMAT!r}")
+    if not isinstance(description.get("leaves"), dict) or not isinstance(description.get("provenance"), dict):
+        raise InputError(f"checkpoint {path}: item 'description' lacks provenance or leaves, {EXPECTED}")
+    config = _config(path, description.get("kind"), description.get("config"))
+    leaves = flatten(_restore(path, "params", ocp.args.PyTreeRestore()))
+    _check_leaves(path, leaves, description["leaves"])
+    if dtype is not None:
+        leaves = {name: value.astype(DTYPES[dtype], copy=False) for name, value in leaves.items()}
+    return Checkpoint(description["kind"], unflatten(leaves), config, description["provenance"])
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": x}} -> {"a/b": x}, sorted by name."""
+    flat: dict[str, Any] = {}
+    for key in sorted(tree):
+        value = tree[key]
+        flat |= flatten(value, f"{prefix}{key}/") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """For this process alone: of several, any may read or write a folder without the others."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(me, {me}, f"process_{me}") if jax.process_count() > 1 else None
+    options: dict[str, Any] = {"multiprocessing_options": alone} if alone else {}
+    # Weights do not compress: zstd saves 8 % of the bytes and doubles the time.
+    params = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False, **options)
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(**options),
+        params=params,
+        description=ocp.JsonCheckpointHandler(**options),
+    )
+    return ocp.Checkpointer(handler, **options)
+
+
+def _restore(path: Path, item: str, args: Any) -> Any:
+    try:
+        with _checkpointer() as checkpointer:
+            value = checkpointer.restore(path, ocp.args.Composite(**{item: args}))[item]
+        if not isinstance(value, dict):
+            raise TypeError(f"{type(value).__name__}, expected dict")
+        return value
+    except Exception as error:  # damage shows as nearly any exception, bare `Exception` included
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"checkpoint {path}: item {item!r} is missing or damaged ({type(error).__name__}: {reason}), {EXPECTED}"
+        ) from error
+
+
+def _check_files(path: Path) -> None:
+    if not (path / DIGESTS).exists() and (path / "export" / DIGESTS).exists():
+        raise InputError(f"checkpoint {path} is a training run, expected its {path / 'export'}")
+    try:
+        lines = (path / DIGESTS).read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"checkpoint {path}: {DIGESTS} is missing or damaged, {EXPECTED}") from error
+    listed = [line.partition("  ")[::2] for line in lines]
+    present = {file.relative_to(path).as_posix() for item in ITEMS for file in (path / item).rglob("*") if file.is_file()}
+    unlisted = sorted(present - {name for _, name in listed})
+    if unlisted:
+        raise InputError(f"checkpoint {path}: file {unlisted[0]!r} is not listed in {DIGESTS}, {EXPECTED}")
+    for (digest, name), found in zip(listed, _map(lambda row: _file_digest(path / row[1]), listed), strict=True):
+        if found is None:
+            raise InputError(f"checkpoint {path}: file {name!r} of {DIGESTS} is missing, {EXPECTED}")
+        if found != digest:
+            raise InputError(f"checkpoint {path}: file {name!r} is damaged, its SHA-256 is {found}, expected {digest!r}")
+
+
+def _file_digest(file: Path) -> str | None:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError):  # ValueError: a damaged name with a zero byte
+        return None
+
+
+def _config(path: Path, kind: Any, config: Any) -> ModelConfig | MonoConfig:
+    try:
+        if kind == "bridgedepth":
+            return ModelConfig.from_dict(config)
+        if kind == "depth-anything":
+            return ModelConfig.from_dict({"mono": config}).mono
+    except (ValueError, TypeError) as error:
+        raise InputError(f"checkpoint {path}: its config does not describe a network of this version: {error}") from error
+    raise InputError(f"checkpoint {path}: kind {kind!r}, expected 'bridgedepth' or 'depth-anything'")
+
+
+def _check_leaves(path: Path, leaves: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]]) -> None:
+    different = sorted(set(leaves) ^ set(expected))
+    if different:
+        raise InputError(
+            f"checkpoint {path}: item 'params' lacks or adds {len(different)} parameters, the first is {different[0]}"
+        )
+    for name, found in _describe(leaves).items():
+        for key, value in found.items():
+            if value != expected[name].get(key):
+                raise InputError(f"checkpoint {path}: parameter {name} has {key} {value}, expected {expected[name].get(key)}")
+
+
+def _describe(leaves: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": digest}
+        for (name, value), digest in zip(leaves.items(), _map(_digest, leaves.values()), strict=True)
+    }
+
+
+def _digest(value: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data).hexdigest()
+
+
+def _map(function: Callable, values: Iterable) -> list:
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # hashlib releases the interpreter lock
+        return list(pool.map(function, values))

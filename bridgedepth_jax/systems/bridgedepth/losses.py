@@ -1,0 +1,184 @@
+"""The training losses (spec `training.md`, Losses): functions of arrays and masks, static shapes, no host sync.
+
+B batch, H W full resolution, h w 1/8 resolution, N candidates, D disparity levels, L refinement outputs, M coarse
+outputs, K monocular outputs. Disparities in pixels unless said otherwise.
+
+Every mean divides by a count that depends on the ground truth alone (`Counts`). Counted once over the global batch, the
+losses of its parts add up to the loss of the whole, so gradient accumulation changes nothing but rounding.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Bool, Float
+
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.training.config import SolverConfig
+
+
+class Counts(NamedTuple):
+    """What the masked means divide by, over the global batch."""
+
+    proposals: Array  # pixels with 0 < gt < max_disp within the range of the cost volume
+    cells: Array  # 1/8 pixels that hold any such pixel with its match inside the right image
+    pixels: Array  # pixels with 0 < gt < max_disp
+    images: Array
+
+
+def count(disparity: Float[Array, "B H W"], valid: Bool[Array, "B H W"], model: ModelConfig, solver: SolverConfig) -> Counts:
+    """`Counts` of a batch; disparity in pixels, anything where not valid."""
+    gt = jnp.where(valid, disparity, 0)
+    return Counts(
+        proposals=jnp.sum(_proposal_mask(gt, model, solver), dtype=gt.dtype),
+        cells=jnp.sum(jnp.any(_blocks(_matchable(gt, model)), axis=-1), dtype=gt.dtype),
+        pixels=jnp.sum(_pixel_mask(gt, solver), dtype=gt.dtype),
+        images=jnp.asarray(gt.shape[0], gt.dtype),
+    )
+
+
+def losses(
+    output,  # StereoOutput of a training pass; not annotated, so that this file needs no network
+    disparity: Float[Array, "B H W"],
+    valid: Bool[Array, "B H W"],
+    model: ModelConfig,
+    solver: SolverConfig,
+    counts: Counts | None = None,
+) -> dict[str, Array]:
+    """Unweighted losses by the names of the specification, and `epe_train`; counts of the batch itself by default."""
+    gt = jnp.where(valid, disparity, 0).astype(output.disparities.dtype)
+    counts = count(disparity, valid, model, solver) if counts is None else counts
+    counts = Counts(*(value.astype(gt.dtype) for value in counts))
+    mask = _pixel_mask(gt, solver)[None]
+    distance = _DISTANCES[solver.loss_type]
+
+    def mean(error: Float[Array, "L B H W"]) -> Float[Array, "L"]:
+        return jnp.sum(jnp.where(mask, error, 0), axis=(1, 2, 3)) / jnp.maximum(counts.pixels, 1)
+
+    weight = jax.nn.softmax(output.logits, axis=-1)
+    coarse = mean(jnp.sum(weight * distance(output.coarse_disparities - gt[None, ..., None]), axis=-1))
+    fine = mean(distance(output.disparities - gt[None]))
+    return {
+        "loss_prop": proposal_loss(output.proposals, gt, model, solver, counts),
+        "init": initial_loss(output.prob, gt, model, counts),
+        **{name: coarse[i] for i, name in enumerate(_layer_names("loss_coarse_disp", len(coarse)))},
+        **{name: fine[i] for i, name in enumerate(_layer_names("loss_disp", len(fine)))},
+        "loss_recurrent": recurrent_loss(output.mono, disparity.astype(gt.dtype), valid, model, solver, counts),
+        "epe_train": mean(jnp.abs(output.disparities[-1:] - gt[None]))[0],
+    }
+
+
+def weights(model: ModelConfig, solver: SolverConfig) -> dict[str, float]:
+    """The weight of each loss in the total."""
+    coarse = _layer_names("loss_coarse_disp", model.nmp.infer_layers)
+    names = coarse + _layer_names("loss_disp", model.nmp.refine_layers)
+    if len(names) != len(solver.loss_weights):
+        raise ValueError(f"solver.loss_weights has {len(solver.loss_weights)} numbers, the model {len(names)} outputs")
+    fixed = {"loss_prop": 1.0, "init": 1.0, "loss_recurrent": model.recurrent_loss_weight}
+    return fixed | dict(zip(names, solver.loss_weights, strict=True))
+
+
+def total(values: dict[str, Array], model: ModelConfig, solver: SolverConfig) -> Array:
+    """The weighted sum that is minimised."""
+    return sum(weight * values[name] for name, weight in weights(model, solver).items())  # type: ignore[return-value]
+
+
+def proposal_loss(
+    proposals: Float[Array, "B h w N"], gt: Float[Array, "B H W"], model: ModelConfig, solver: SolverConfig, counts: Counts
+) -> Array:
+    """Smooth L1 between each gt value and the nearest of its cell's proposals (given in 1/8 pixels)."""
+    mask = _blocks(_proposal_mask(gt, model, solver))
+    error = 8 * proposals[..., None, :] - _blocks(gt)[..., None]  # B h w 64 N
+    nearest = jnp.argmin(jnp.abs(error), axis=-1, keepdims=True)
+    error = jnp.sum(jnp.where(lax.broadcasted_iota(nearest.dtype, error.shape, error.ndim - 1) == nearest, error, 0), axis=-1)
+    return jnp.sum(jnp.where(mask, _smooth_l1(error), 0)) / (counts.proposals + 1e-6)
+
+
+def initial_loss(prob: Float[Array, "B h w D"], gt: Float[Array, "B H W"], model: ModelConfig, counts: Counts) -> Array:
+    """Cross entropy of the matching distribution with a soft histogram of the cell's gt."""
+    levels = prob.shape[-1]
+    mask = _blocks(_matchable(gt, model))
+    position = jnp.minimum(_blocks(gt) / 8, levels - 1)
+    # The triangle of width 1 around a value is exactly its linear spread over the two nearest levels.
+    level = lax.broadcasted_iota(gt.dtype, (*position.shape, levels), position.ndim)
+    spread = jax.nn.relu(1 - jnp.abs(position[..., None] - level))
+    histogram = jnp.sum(jnp.where(mask[..., None], spread, 0), axis=-2)
+    label = histogram / jnp.maximum(jnp.sum(histogram, axis=-1, keepdims=True), 1e-3)
+    return -jnp.sum(label * jnp.log(jnp.maximum(prob, 1e-6))) / (counts.cells + 1e-6)
+
+
+def recurrent_loss(
+    mono: Float[Array, "K B H W"],
+    disparity: Float[Array, "B H W"],
+    valid: Bool[Array, "B H W"],
+    model: ModelConfig,
+    solver: SolverConfig,
+    counts: Counts,
+) -> Array:
+    """L1 between the monocular predictions and gt, each image of each free of its own shift and scale."""
+    outputs, batch = mono.shape[:2]
+    mask = (valid & (disparity < solver.max_disp)).reshape(batch, -1)
+    target = normalise(jnp.where(mask, disparity.reshape(batch, -1), 0), mask)
+    prediction = normalise(mono.reshape(outputs, batch, -1), jnp.broadcast_to(mask, (outputs, *mask.shape)))
+    pixels = jnp.sum(mask, axis=-1, dtype=mono.dtype)
+    error = jnp.sum(jnp.where(mask[None], jnp.abs(prediction - target[None]), 0), axis=-1) / (pixels[None] + 1e-6)
+    gamma = model.recurrent_loss_gamma ** (10 / max(outputs - 1, 1))
+    weight = gamma ** (outputs - 1 - jnp.arange(outputs, dtype=mono.dtype))
+    return jnp.sum(weight[:, None] * error) / counts.images
+
+
+def normalise(x: Float[Array, "*S P"], mask: Bool[Array, "*S P"]) -> Float[Array, "*S P"]:
+    """(x - median) / mean absolute deviation from it, both over the mask; unchanged where the mask is empty."""
+    pixels = jnp.sum(mask, axis=-1, keepdims=True, dtype=x.dtype)
+    shifted = x - masked_median(x, mask)[..., None]
+    deviation = jnp.sum(jnp.where(mask, jnp.abs(shifted), 0), axis=-1, keepdims=True) / jnp.maximum(pixels, 1)
+    return shifted / jnp.where(pixels > 0, deviation + 1e-6, 1)
+
+
+def masked_median(x: Float[Array, "*S P"], mask: Bool[Array, "*S P"]) -> Float[Array, "*S"]:
+    """Median over the mask, halfway between the middle two of an even count; 0 without any pixel.
+
+    The gradient goes to the one or two pixels that are the median, as through `torch.quantile`.
+    """
+    pixels = jnp.sum(mask, axis=-1, keepdims=True)
+    fixed = lax.stop_gradient(x)
+    ordered = jnp.sort(jnp.where(mask, fixed, jnp.inf), axis=-1)
+
+    def pixel_of_rank(rank: Array) -> Array:
+        value = jnp.take_along_axis(ordered, rank, axis=-1)
+        index = jnp.argmin(jnp.where(mask, jnp.abs(fixed - value), jnp.inf), axis=-1, keepdims=True)
+        return jnp.take_along_axis(x, index, axis=-1)
+
+    low, high = pixel_of_rank(jnp.maximum(pixels - 1, 0) // 2), pixel_of_rank(jnp.minimum(pixels // 2, x.shape[-1] - 1))
+    return jnp.where(pixels > 0, low + 0.5 * (high - low), 0)[..., 0]
+
+
+def _smooth_l1(error: Array) -> Array:
+    size = jnp.abs(error)
+    return jnp.where(size < 1, 0.5 * size * size, size - 0.5)
+
+
+_DISTANCES = {"L1": jnp.abs, "SMOOTH_L1": _smooth_l1}
+
+
+def _pixel_mask(gt: Array, solver: SolverConfig) -> Array:
+    return (gt > 0) & (gt < solver.max_disp)
+
+
+def _proposal_mask(gt: Array, model: ModelConfig, solver: SolverConfig) -> Array:
+    return _pixel_mask(gt, solver) & (gt < model.dpn.max_disp)
+
+
+def _matchable(gt: Array, model: ModelConfig) -> Array:
+    return (gt > 0) & (gt < model.dpn.max_disp) & (lax.broadcasted_iota(gt.dtype, gt.shape, 2) - gt >= 0)
+
+
+def _blocks(x: Array) -> Array:
+    """(B, H, W) -> (B, H/8, W/8, 64)."""
+    batch, height, width = x.shape
+    return x.reshape(batch, height // 8, 8, width // 8, 8).swapaxes(2, 3).reshape(batch, height // 8, width // 8, 64)
+
+
+def _layer_names(name: str, layers: int) -> list[str]:
+    return [f"{name}_{i}_aux" for i in range(layers - 1)] + [name]

@@ -1,0 +1,200 @@
+"""BridgeDepth: two images to disparity (spec sections 1, 6 and 7).
+
+Letters: B batch, H W full size, h w size at 1/8, N candidates, D levels, L M K layers of an output, C channels.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from jax import lax
+from jaxtyping import Array, Float
+
+from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, torch_default, torch_default_bias
+from bridgedepth_jax.networks.depth_anything import DepthAnything
+from bridgedepth_jax.ops.image import normalize
+from bridgedepth_jax.ops.resize import resize_antialiased
+from bridgedepth_jax.systems.bridgedepth.alignment import Alignment
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.systems.bridgedepth.hypotheses import StereoEncoder
+
+MULTIPLE = 16  # of the sides of what the network computes on
+FOURIER_LEVELS = 64  # n of the fourier features at 1/8; twice that at 1/4
+
+
+@struct.dataclass
+class StereoOutput:
+    """What the network says. Layer axes run shallow to deep; their length is 1 at inference."""
+
+    disparities: Float[Array, "L B H W"]  # pixels, refinement stage
+    coarse_disparities: Float[Array, "M B H2 W2 N"]  # pixels, first stage, padded size
+    logits: Float[Array, "M B H2 W2 N"]  # of the candidates
+    proposals: Float[Array, "B h w N"]  # 1/8 pixels
+    prob: Float[Array, "B h w D"]  # of the disparity levels
+    mono: Float[Array, "K B H W"] | None  # training only: the monocular state read out as relative disparity
+
+    @property
+    def disparity(self) -> Float[Array, "B H W"]:
+        """Disparity of the left image in pixels: the match of (y, x) is (y, x - d)."""
+        return self.disparities[-1]
+
+    @property
+    def confidence(self) -> Float[Array, "B H W"]:
+        """Probability of the chosen candidate, 0..1, cropped like `disparity`."""
+        height, width = self.disparities.shape[2:]
+        return jax.nn.softmax(self.logits[-1]).max(-1)[:, -height:, :width]
+
+
+def pad_to_multiple(image: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
+    """Edge replication to multiples of 16: rows on top, columns on the right."""
+    height, width = image.shape[1:3]
+    return jnp.pad(image, ((0, 0), (-height % MULTIPLE, 0), (0, -width % MULTIPLE), (0, 0)), mode="edge")
+
+
+def unshuffle(x: Float[Array, "*B h w N S"], side: int) -> Float[Array, "*B H W N"]:
+    """Each token's side x side values to pixels, rows first."""
+    *batch, h, w, n, _ = x.shape
+    x = x.reshape(*batch, h, w, n, side, side)
+    x = jnp.moveaxis(x, (-2, -1), (-4, -2))  # (*B, h, side, w, side, N)
+    return x.reshape(*batch, h * side, w * side, n)
+
+
+def best_candidate(coarse: Float[Array, "B H W N"], logit: Float[Array, "B H W N"]) -> Float[Array, "B h4 w4"]:
+    """Per pixel the candidate of the largest logit (ties: the first), per 4x4 block the lower median."""
+    chosen = jnp.take_along_axis(coarse, jnp.argmax(logit, -1, keepdims=True), -1)[..., 0]
+    b, height, width = chosen.shape
+    blocks = chosen.reshape(b, height // 4, 4, width // 4, 4).swapaxes(2, 3).reshape(b, height // 4, width // 4, 16)
+    return jnp.sort(blocks, -1)[..., 7]
+
+
+class BridgeDepth(nn.Module):
+    """Left and right image, RGB in 0..255, to `StereoOutput`.
+
+    Inference takes any size (padded to multiples of 16 inside, disparity cropped); training needs multiples of 16.
+    The monocular branch gets no gradient unless `train_mono`.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        left: Float[Array, "B H W 3"],
+        right: Float[Array, "B H W 3"],
+        *,
+        train: bool = False,
+        train_mono: bool = False,
+    ) -> StereoOutput:
+        check_images(left, right, train=train)
+        with jax.default_matmul_precision(self.config.precision):
+            return self._forward(left, right, train=train, train_mono=train_mono)
+
+    def _forward(self, left: Array, right: Array, *, train: bool, train_mono: bool) -> StereoOutput:
+        c, n = self.config, self.config.nmp
+        dtype = jnp.dtype(c.dtype)
+        delicate = at_least_float32(dtype)
+        crop = left.shape[1:3]
+        left, right = (pad_to_multiple(image.astype(delicate)) for image in (left, right))
+
+        depth_prior = self._monocular_state(left, dtype, train_mono=train_mono)
+        encoder = StereoEncoder(c, dtype, name="stereo_encoder")
+        level8, level4, proposals, prob = encoder(left, right, depth_prior, train=train)
+        fixed = lax.stop_gradient(proposals)
+
+        tokens, pos = encoder.embed(fixed, level8, FOURIER_LEVELS)
+        self._tap("0", tokens, pos)
+        align = Alignment(n, n.infer_layers, n.window, n.window, True, dtype, c.remat, name="align_0")
+        stereos, monos = align(tokens, depth_prior, pos, train=train)
+        self.sow("taps", "stereo0", stereos[-1])
+        self.sow("taps", "mono0", monos[-1])
+        stereo = jnp.stack(stereos)
+        update = Head((n.dim, n.dim, 64), dtype=dtype, name="infer_head")(stereo).astype(delicate)
+        score = Linear(64, dtype=dtype, name="infer_score_head")(stereo).astype(delicate)
+        coarse = unshuffle(nn.relu(fixed[None, ..., None] + update), 8)
+        logits = unshuffle(score * 0.25, 8)
+
+        estimate = lax.stop_gradient(best_candidate(2 * coarse[-1], logits[-1]))[..., None]
+        tokens, pos = encoder.embed(estimate, level4, 2 * FOURIER_LEVELS)
+        self._tap("1", tokens, pos)
+        align = Alignment(n, n.refine_layers, n.refine_window, n.refine_window // 2, False, dtype, c.remat, name="align_1")
+        stereos, refined_monos = align(tokens, monos[-1], pos, train=train)
+        self.sow("taps", "stereo1", stereos[-1])
+        self.sow("taps", "mono1", refined_monos[-1])
+        update = Head((n.dim, n.dim, 16), dtype=dtype, name="refine_head")(jnp.stack(stereos)).astype(delicate)
+        disparities = unshuffle(nn.relu(estimate[None, ..., None] + update), 4)[..., 0] * 4
+
+        mono_output = Head((n.dim, n.dim, 64), dtype=dtype, name="mono_output")
+        mono = None
+        if train or self.is_initializing():
+            mono = mono_output(jnp.stack(monos + refined_monos)).astype(delicate)
+            mono = unshuffle(nn.relu(mono)[..., None, :], 8)[..., 0]
+        height, width = crop
+        return StereoOutput(
+            disparities=disparities[:, :, -height:, :width],
+            coarse_disparities=8 * coarse,
+            logits=logits,
+            proposals=proposals,
+            prob=prob,
+            mono=mono,
+        )
+
+    def _monocular_state(self, left: Array, dtype: Any, *, train_mono: bool) -> Float[Array, "B h w C"]:
+        c = self.config
+        height, width = left.shape[1:3]
+        size = height // MULTIPLE * c.mono.patch, width // MULTIPLE * c.mono.patch
+        mono_input = normalize(resize_antialiased(left, size))
+        self.sow("taps", "mono_input", mono_input)
+        mono = DepthAnything(c.mono, dtype, c.remat and train_mono, name="mono")
+        features = mono(mono_input, features=True)
+        if not train_mono:
+            features = lax.stop_gradient(features)
+        self.sow("taps", "mono_features", features)
+        fan_in = features.shape[-1] * 16
+        down = conv(
+            c.nmp.dim,
+            4,
+            stride=4,
+            padding=0,
+            kernel_init=torch_default,
+            bias_init=torch_default_bias(fan_in),
+            dtype=dtype,
+            name="depth_feature_down",
+        )
+        depth_prior = down(features).astype(at_least_float32(dtype))
+        self.sow("taps", "depth_prior", depth_prior)
+        return depth_prior
+
+    def _tap(self, stage: str, tokens: Array, pos: Array) -> None:
+        self.sow("taps", f"hyp{stage}", tokens)
+        self.sow("taps", f"pos{stage}", pos)
+
+
+def check_images(left: Array, right: Array, *, train: bool = False) -> None:
+    """Raises ValueError unless both images are (B, H, W, 3) of one size that the network can take."""
+    if left.ndim != 4 or left.shape[-1] != 3:
+        raise ValueError(f"left image has shape {left.shape}, expected (B, H, W, 3)")
+    if left.shape != right.shape:
+        raise ValueError(f"left and right differ in shape: {left.shape} and {right.shape}")
+    height, width = left.shape[1:3]
+    if train and (height % MULTIPLE or width % MULTIPLE):
+        raise ValueError(f"training crop {height}x{width} is not a multiple of {MULTIPLE}")
+    if min(height, width) < 32:
+        raise ValueError(f"image size {height}x{width} is below 32 pixels")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _init(config: ModelConfig, key: Array) -> Any:
+    image = jnp.zeros((1, 64, 64, 3), jnp.float32)
+    return BridgeDepth(config).init(key, image, image)["params"]
+
+
+def init_params(config: ModelConfig, key: Array) -> Any:
+    """Initial parameters as in spec section 8, float32 (float64 for a float64 network, under jax_enable_x64).
+
+    `jax.eval_shape(partial(init_params, config), key)` is free.
+    """
+    params = _init(config, key)
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params) if config.dtype == "float64" else params

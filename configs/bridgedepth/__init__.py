@@ -1,0 +1,1 @@
+"""Experiments of BridgeDepth: the paper's, the default model's and a tiny one."""
