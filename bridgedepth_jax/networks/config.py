@@ -11,7 +11,7 @@ Precision = Literal["highest", "high", "default"]
 class MonoConfig:
     """Depth Anything V2: a DINOv2 ViT and its DPT head (spec section 2)."""
 
-    name: str = "vitl"  # the original's ENCODERVITS; any other name for an own size
+    name: str = "vitl"  # the original's ENCODER_VIT; any other name for an own size
     dim: int = 1024
     depth: int = 24
     heads: int = 16

@@ -194,7 +194,7 @@ _ORIGINAL = {
     ("NMP", "NUM_INFER_LAYERS"): "nmp.infer_layers",
     ("NMP", "NUM_REFINE_LAYERS"): "nmp.refine_layers",
     ("NMP", "RETURN_INTERMEDIATE"): "nmp.return_intermediate",
-    ("BRIDGEDEPTH", "ENCODERVITS"): "mono.name",
+    ("BRIDGEDEPTH", "ENCODER_VIT"): "mono.name",
     ("BRIDGEDEPTH", "RECURRENT_LOSS_GAMMA"): "recurrent_loss_gamma",
     ("BRIDGEDEPTH", "RECURRENT_LOSS_WEIGHT"): "recurrent_loss_weight",
 }
@@ -214,7 +214,7 @@ _KEY_ORDER = {
         "INFER_N_HEADS", "NUM_PROP_LAYERS", "NUM_INFER_LAYERS", "NUM_REFINE_LAYERS", "RETURN_INTERMEDIATE", "ATTN_DROP",
         "PROJ_DROP", "DROP_PATH", "DROPOUT",
     ],
-    "BRIDGEDEPTH": ["ENCODERVITS", "RECURRENT_LOSS_GAMMA", "RECURRENT_LOSS_WEIGHT"],
+    "BRIDGEDEPTH": ["ENCODER_VIT", "RECURRENT_LOSS_GAMMA", "RECURRENT_LOSS_WEIGHT"],
 }  # fmt: skip
 
 

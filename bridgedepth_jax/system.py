@@ -1,0 +1,118 @@
+"""The one door between the shared floors (store, data, training, evaluation, inference) and the systems.
+
+A system is a folder under `systems/` with a `system.py` that holds a `System`, and a row in `SYSTEMS`. The shared floors ask
+`find_system(name)` and speak to what they get; they import no system and no network. This file imports neither.
+
+Trees: `weights` are all a network needs, a nested dict whose top level holds its parameters and, under the names in
+`System.collections`, its mutable collections (BatchNorm's running statistics as `batch_stats`). A checkpoint stores weights.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.struct
+from jax import Array
+
+from bridgedepth_jax.errors import InputError
+
+Weights = Mapping[str, Any]
+Batch = Mapping[str, Array]  # any keys; the leading axis of each is the row
+Counts = Any  # pytree of scalars: what the masked means of a loss divide by, over the global batch
+
+# A sixth system is one folder, one config folder, one rule table, and one row here.
+SYSTEMS = {
+    "bridgedepth": "bridgedepth_jax.systems.bridgedepth.system:SYSTEM",
+    "depth-anything": "bridgedepth_jax.systems.depth_anything.system:SYSTEM",
+}
+
+
+class Group(NamedTuple):
+    """Parameters whose path (names joined by /) matches `pattern` from its beginning share a decay and a rate."""
+
+    name: str
+    pattern: str
+    decay: float
+    rate: float = 1.0  # factor on the learning rate
+
+
+class Rows(NamedTuple):
+    """Where the rows of a part of a batch stand in the whole, for what must not depend on how the batch is split."""
+
+    numbers: Array  # (b,) int, their positions in the global batch
+    total: int  # rows of the global batch
+    keys: Mapping[str, Array]  # random keys by the names in `Objective.keys`, the same for every part of a step
+    across: Callable[[str, Array], Array]  # ("visible", sum over these rows) -> sum over the global batch, without gradient
+    axes: tuple[str, ...]  # mesh axes over which the batch is split: `axis_name` of a synchronised BatchNorm
+
+
+class Result(NamedTuple):
+    """What a loss says beside its value. Sums of the parts of a batch are the numbers of the whole."""
+
+    metrics: Mapping[str, Array]  # scalars, each a part's share: they add up
+    shown: Any = None  # pytree of arrays with rows first, for pictures
+    collections: Weights = {}  # noqa: RUF012  # new mutable collections
+
+
+class Objective(NamedTuple):
+    """What training minimises, as the loop sees it."""
+
+    trained: Callable[[str], bool]  # by parameter path; the rest is frozen and saved once
+    count: Callable[[Batch], Counts]  # of the global batch; what depends on predictions goes through `Rows.across`
+    loss: Callable[[Weights, Mapping[str, Weights], Batch, Counts, Rows], tuple[Array, Result]]  # weights, teachers, ...
+    groups: Callable[[Any], tuple[Group, ...]]  # of the solver's settings; each trained parameter in exactly one
+    keys: tuple[str, ...] = ()  # names of the random keys of a step
+    headline: tuple[str, ...] = ("loss",)  # metrics of the progress line
+    picture: Callable[[Mapping[str, Any], Any], Any] | None = None  # (host's rows, shown) -> (H, W, 3) uint8
+    teachers: tuple[str, ...] = ()  # names of the frozen networks that the loss gets beside its own weights
+    synchronised: bool = False  # statistics of the global batch inside (BatchNorm): a batch cannot go through in parts
+
+
+class Published(NamedTuple):
+    """A file in a model repository of the Hugging Face hub."""
+
+    kind: str  # name of the system
+    repository: str
+    file: str
+
+
+@flax.struct.dataclass
+class Estimate:
+    """What a method says about a batch of padded pairs, for the evaluator."""
+
+    disparity: Array  # (B, Hp, Wp) pixels
+    proposals: Array | None = None  # (B, Hp/8, Wp/8, N) 1/8 pixels
+    raw: Array | None = None  # (B, Hp, Wp) pixels, before holes are filled, NaN in them
+
+
+class System(NamedTuple):
+    """A network, or several that belong together, and how the shared floors handle it."""
+
+    name: str  # the `kind` of its checkpoints
+    config: type  # frozen dataclass: the section `model` of a config, and what a checkpoint describes
+    init: Callable[[Any, Array], Weights]  # (config, key) -> weights; under `eval_shape` it gives a checkpoint's shapes
+    variants: Mapping[str, Callable[[], Any]] = {}  # published configs by name
+    published: Mapping[str, Published] = {}  # files on the hub by name
+    collections: tuple[str, ...] = ()  # top-level names of weights that are no parameters
+    task: type | None = None  # frozen dataclass: the section `task` of a config
+    objective: Callable[[Any, Any], Objective] | None = None  # (config, task); None: not trained on its own
+    check: Callable[[Any, Any, tuple[int, int]], None] | None = None  # (config, task, crop): InputError unless they fit
+    estimate: Callable[[Any], Callable[[Weights, Array, Array], Estimate]] | None = None  # (config) -> f(weights, left, right)
+    moved: Mapping[str, str] = {}  # keys of older configs and runs -> where they are now
+    prefix: str = ""  # where its weights go in a larger network that holds it
+    multiple: int = 1  # of the sides of what the network computes on
+    minimum: int = 1  # pixels, of each side of an image
+    rules: str = ""  # "module:NAME" of its converter's rules
+
+
+def find_system(name: str) -> System:
+    """The system of that name, loaded now. InputError: there is none."""
+    if name not in SYSTEMS:
+        raise InputError(f"unknown system {name!r}, expected one of {', '.join(SYSTEMS)}")
+    return load(SYSTEMS[name])
+
+
+def load(where: str) -> Any:
+    """The object that "module:NAME" names."""
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
