@@ -7,6 +7,7 @@ Trees: `weights` are all a network needs, a nested dict whose top level holds it
 `System.collections`, its mutable collections (BatchNorm's running statistics as `batch_stats`). A checkpoint stores weights.
 """
 
+import difflib
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -41,7 +42,8 @@ class Rows(NamedTuple):
 
     numbers: Array  # (b,) int, their positions in the global batch
     total: int  # rows of the global batch
-    keys: Mapping[str, Array]  # random keys by the names in `Objective.keys`, the same for every part of a step
+    step: Array  # int32, steps done
+    keys: Mapping[str, Array]  # random keys of the step by the names in `Objective.keys`, the same for every part of it
     across: Callable[[str, Array], Array]  # ("visible", sum over these rows) -> sum over the global batch, without gradient
     axes: tuple[str, ...]  # mesh axes over which the batch is split: `axis_name` of a synchronised BatchNorm
 
@@ -54,6 +56,13 @@ class Result(NamedTuple):
     collections: Weights = {}  # noqa: RUF012  # new mutable collections
 
 
+class Teacher(NamedTuple):
+    """What a frozen network is, beside its weights."""
+
+    system: str
+    config: Any
+
+
 class Objective(NamedTuple):
     """What training minimises, as the loop sees it."""
 
@@ -64,8 +73,6 @@ class Objective(NamedTuple):
     keys: tuple[str, ...] = ()  # names of the random keys of a step
     headline: tuple[str, ...] = ("loss",)  # metrics of the progress line
     picture: Callable[[Mapping[str, Any], Any], Any] | None = None  # (host's rows, shown) -> (H, W, 3) uint8
-    teachers: tuple[str, ...] = ()  # names of the frozen networks that the loss gets beside its own weights
-    synchronised: bool = False  # statistics of the global batch inside (BatchNorm): a batch cannot go through in parts
 
 
 class Published(NamedTuple):
@@ -94,22 +101,33 @@ class System(NamedTuple):
     variants: Mapping[str, Callable[[], Any]] = {}  # published configs by name
     published: Mapping[str, Published] = {}  # files on the hub by name
     collections: tuple[str, ...] = ()  # top-level names of weights that are no parameters
+    parts: Mapping[str, str] = {}  # other systems whose weights a run may start from -> where they go, "mono/"
     task: type | None = None  # frozen dataclass: the section `task` of a config
-    objective: Callable[[Any, Any], Objective] | None = None  # (config, task); None: not trained on its own
-    check: Callable[[Any, Any, tuple[int, int]], None] | None = None  # (config, task, crop): InputError unless they fit
+    objective: Callable[[Any, Any, Mapping[str, Teacher]], Objective] | None = None  # of (config, task, teachers by name)
+    check: Callable[[Any, Any], None] | None = None  # (config, task): InputError unless they fit
     estimate: Callable[[Any], Callable[[Weights, Array, Array], Estimate]] | None = None  # (config) -> f(weights, left, right)
     moved: Mapping[str, str] = {}  # keys of older configs and runs -> where they are now
-    prefix: str = ""  # where its weights go in a larger network that holds it
     multiple: int = 1  # of the sides of what the network computes on
     minimum: int = 1  # pixels, of each side of an image
     rules: str = ""  # "module:NAME" of its converter's rules
+    imagenet: Callable[[str, Any], Mapping[str, Any]] | None = None  # (file, config) -> {path: array} of ImageNet weights
+
+
+DEFAULT = "bridgedepth"  # of a config, and of runs from before there were others
 
 
 def find_system(name: str) -> System:
-    """The system of that name, loaded now. InputError: there is none."""
-    if name not in SYSTEMS:
-        raise InputError(f"unknown system {name!r}, expected one of {', '.join(SYSTEMS)}")
-    return load(SYSTEMS[name])
+    """The system of that name, loaded now; "module:NAME" is one that is not part of this package. InputError: no such thing."""
+    if name not in SYSTEMS and ":" not in name:
+        near = difflib.get_close_matches(name, SYSTEMS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(SYSTEMS)}"
+        raise InputError(f"unknown system {name!r}, {hint}")
+    try:
+        return load(SYSTEMS.get(name, name))
+    except (ImportError, AttributeError) as error:
+        if name in SYSTEMS:
+            raise
+        raise InputError(f"system {name!r}: {error}, expected MODULE:NAME of a System that can be imported") from error
 
 
 def load(where: str) -> Any:

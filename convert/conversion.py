@@ -13,7 +13,7 @@ from bridgedepth_jax.convert.pth import Config, read_pth, write_pth
 from bridgedepth_jax.convert.rules import buffers, convert_state, restore_state
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.config import MonoConfig
-from bridgedepth_jax.store.checkpoint import Checkpoint, Kind, expected_shapes, flatten, unflatten
+from bridgedepth_jax.store.checkpoint import Checkpoint, expected_shapes, flatten, unflatten
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 CONVERTER = "bridgedepth_jax.convert 1"
@@ -24,7 +24,7 @@ BACKBONE = "stereo_encoder/backbone/"
 
 
 def convert_file(
-    kind: Kind, path: str | os.PathLike, *, config: ModelConfig | None = None, origin: Mapping[str, str] | None = None
+    kind: str, path: str | os.PathLike, *, config: ModelConfig | None = None, origin: Mapping[str, str] | None = None
 ) -> Checkpoint:
     """Reads a .pth file of kind "bridgedepth" or "depth-anything".
 
@@ -125,7 +125,7 @@ def _mono_config(path: Path, state: Mapping[str, Any]) -> MonoConfig:
     return config
 
 
-def _expected(path: Path, kind: Kind, config: ModelConfig | MonoConfig) -> dict[str, tuple[int, ...]]:
+def _expected(path: Path, kind: str, config: ModelConfig | MonoConfig) -> dict[str, tuple[int, ...]]:
     try:
         return expected_shapes(kind, config)
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:

@@ -21,7 +21,7 @@ from bridgedepth_jax.training.analysis import collective_bytes, compile_step, fl
 from bridgedepth_jax.training.configfile import override, read_config
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.start import make_start
-from bridgedepth_jax.training.state import Batch, make_state, split
+from bridgedepth_jax.training.step import Frozen
 
 
 @command
@@ -60,10 +60,12 @@ def pairs_per_second(compiled, experiment, steps: int) -> float:
     """Of steps on one random batch, from random weights, after one to warm up."""
     rng, size = np.random.default_rng(0), (experiment.solver.batch_size, *experiment.data.crop)
     images = [rng.integers(0, 256, (*size, 3), np.uint8) for _ in range(2)]
-    batch = Batch(*images, rng.uniform(1, 40, size).astype(np.float32), np.ones(size, bool))
-    trained, frozen = split(make_start(experiment, "random-mono").params, experiment.solver)
-    frozen = jax.tree.map(lambda x: x.astype(experiment.run.frozen_dtype), frozen)
-    arguments = (make_state(trained, experiment.solver, experiment.seed), frozen, batch)
+    batch = dict(
+        left=images[0], right=images[1], disparity=rng.uniform(1, 40, size).astype(np.float32), valid=np.ones(size, bool)
+    )
+    state, fixed = experiment.begin(experiment.objective(), make_start(experiment, "random").weights)
+    frozen = Frozen(jax.tree.map(lambda x: x.astype(experiment.run.frozen_dtype), fixed), {})
+    arguments = (state, frozen, batch)
     state, frozen, batch = jax.tree.map(jax.device_put, arguments, compiled.input_shardings[0])
     began = time.perf_counter()
     for step in range(steps + 1):

@@ -8,13 +8,15 @@ import pytest
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.store.checkpoint import expected_shapes, flatten
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
-from bridgedepth_jax.training import optimizer
 from bridgedepth_jax.training.configfile import override, override_by_original, read_config
 from bridgedepth_jax.training.experiment import Experiment
-from bridgedepth_jax.training.state import make_state, split
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(path for path in (ROOT / "configs").rglob("*.py") if path.stem != "__init__")
+FILES = sorted(
+    path
+    for path in (ROOT / "configs").rglob("*.py")
+    if path.stem != "__init__" and path.parent.name in ("configs", "bridgedepth")
+)
 # The rows of the specification: drop path, start, crop, steps, batch, max_disp.
 ROWS = {
     "sf": (0.0, "depth_anything_v2_vitl", (368, 784), 300_000, 8, 192),
@@ -30,6 +32,7 @@ ROWS = {
 
 
 def load(name: str) -> Experiment:
+    """By the name that the file had before there were several systems."""
     return Experiment.from_dict(read_config(str(ROOT / "configs" / f"{name}.py")).to_dict())
 
 
@@ -41,28 +44,33 @@ def at_the_top(monkeypatch):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_config_builds_its_model_and_optimiser(path):
     experiment = load(path.stem)
-    trained, frozen = split(experiment.abstract_params(), experiment.solver)
-    assert list(frozen) == ([] if experiment.solver.train_mono else ["mono"])
-    state = jax.eval_shape(lambda params: make_state(params, experiment.solver, experiment.seed), trained)
-    assert jax.tree.structure(state.moments.mu) == jax.tree.structure(trained)
-    optimizer.assign(trained, optimizer.groups(experiment.solver))
+    state, frozen = experiment.abstract_state(experiment.objective())  # asserts that every parameter is in one group
+    assert list(frozen) == ([] if experiment.task.train_mono else ["mono"])
+    assert jax.tree.structure(state.moments.mu) == jax.tree.structure(state.params)
     assert Experiment.from_dict(experiment.to_dict()) == experiment
     assert experiment.data.crop[0] % 16 == experiment.data.crop[1] % 16 == 0
-    assert "python " in path.read_text() or path.stem == "default"
+    assert "python " in path.read_text() or path.stem in ("default", "base")
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_of_the_specification(name):
     experiment = load(name)
     solver, data = experiment.solver, experiment.data
-    row = (experiment.model.backbone.drop_path, experiment.init, data.crop, solver.max_iter, solver.batch_size, solver.max_disp)
+    row = (
+        experiment.model.backbone.drop_path,
+        experiment.init,
+        data.crop,
+        solver.max_iter,
+        solver.batch_size,
+        experiment.task.max_disp,
+    )
     assert row == ROWS[name]
     assert experiment.model == ModelConfig.variant(name)
 
 
 def test_the_frozen_branch_is_a_checkpoint_of_its_own():
     experiment = load("debug")
-    mono = {name: leaf.shape for name, leaf in flatten(experiment.abstract_params()["mono"]).items()}
+    mono = {name: leaf.shape for name, leaf in flatten(experiment.abstract_weights()["mono"]).items()}
     assert mono == expected_shapes("depth-anything", experiment.model.mono)
 
 
@@ -86,7 +94,7 @@ def test_a_vit_can_be_chosen():
         ("--config.solver.base_lr.x=1", "unknown key --config.solver.base_lr.x"),
         ("--config.solver.base_lr=fast", "config.solver.base_lr = 'fast', expected float"),
         ("--config.solver.max_iter=1.5", "config.solver.max_iter = 1.5, expected int"),
-        ("--config.solver.loss_type=L3", "config.solver.loss_type = 'L3'"),
+        ("--config.solver.loss_type=L3", "config.task.loss_type = 'L3'"),
         ("--config.solver=3", "is a section"),
         ("--config.solver.accumulate=3", "not a multiple of solver.accumulate"),
         ("--config.solver.loss_weights=(1.0,)", "loss_weights has 1 numbers, the model 10"),
@@ -120,7 +128,7 @@ def test_overrides_reach_every_kind_of_field():
         ],
     )
     experiment = Experiment.from_dict(config.to_dict())
-    assert experiment.solver.base_lr == 1.0 and experiment.solver.train_mono and experiment.init == "random-mono"
+    assert experiment.solver.base_lr == 1.0 and experiment.task.train_mono and experiment.init == "random-mono"
     assert experiment.data.crop == (64, 96) and experiment.data.train == (("kitti_mix", 2),)
     assert experiment.model.nmp.infer_layers == 3 and experiment.data.synthetic.height == 64
 

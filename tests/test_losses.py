@@ -9,9 +9,8 @@ import pytest
 
 from bridgedepth_jax.systems.bridgedepth import losses as L
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
-from bridgedepth_jax.training.config import SolverConfig
 
-MODEL = ModelConfig()
+CONFIG = L.LossConfig.of(ModelConfig(), L.StereoTask())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,7 +31,7 @@ def make(seed=0, batch=2, height=16, width=32, layers=5):
         mono=rng.random((2 * layers, batch, height, width)),
     )
     disparity = rng.random((batch, height, width)) * 30
-    disparity.flat[::7] = 250  # beyond solver.max_disp
+    disparity.flat[::7] = 250  # beyond task.max_disp
     disparity.flat[::11] = 400  # beyond the cost volume
     valid = rng.random((batch, height, width)) < 0.7
     return output, disparity, valid
@@ -53,8 +52,8 @@ def test_initial_loss_equals_a_loop():
                     histogram[min(low + 1, 39)] += part
         cells += histogram.sum() > 0
         total -= np.sum(histogram / max(histogram.sum(), 1e-3) * np.log(np.maximum(output.prob[b, i, j], 1e-6)))
-    counts = L.count(disparity, valid, MODEL, SolverConfig())
-    np.testing.assert_allclose(L.initial_loss(output.prob, gt, MODEL, counts), total / (cells + 1e-6), rtol=1e-12)
+    counts = L.count(disparity, valid, CONFIG)
+    np.testing.assert_allclose(L.initial_loss(output.prob, gt, CONFIG, counts), total / (cells + 1e-6), rtol=1e-12)
 
 
 def test_proposal_loss_equals_a_loop():
@@ -64,11 +63,9 @@ def test_proposal_loss_equals_a_loop():
         error = np.abs(8 * output.proposals[b, y // 8, x // 8] - disparity[b, y, x]).min()
         total += 0.5 * error**2 if error < 1 else error - 0.5
         pixels += 1
-    gt, solver = np.where(valid, disparity, 0), SolverConfig()
-    counts = L.count(disparity, valid, MODEL, solver)
-    np.testing.assert_allclose(
-        L.proposal_loss(output.proposals, gt, MODEL, solver, counts), total / (pixels + 1e-6), rtol=1e-12
-    )
+    gt = np.where(valid, disparity, 0)
+    counts = L.count(disparity, valid, CONFIG)
+    np.testing.assert_allclose(L.proposal_loss(output.proposals, gt, CONFIG, counts), total / (pixels + 1e-6), rtol=1e-12)
 
 
 @pytest.mark.parametrize("pixels", [0, 1, 2, 5, 8, 40])
@@ -87,23 +84,22 @@ def test_median_is_numpys_and_its_gradient_lands_on_the_middle_pixels(pixels):
 
 def test_recurrent_loss_ignores_shift_and_scale_of_each_image():
     output, disparity, valid = make()
-    solver = SolverConfig()
-    counts = L.count(disparity, valid, MODEL, solver)
-    loss = L.recurrent_loss(output.mono, disparity, valid, MODEL, solver, counts)
+    counts = L.count(disparity, valid, CONFIG)
+    loss = L.recurrent_loss(output.mono, disparity, valid, CONFIG, counts)
     moved = output.mono * np.array([3.0, 0.5])[:, None, None] - np.array([1.0, -7.0])[:, None, None]
-    np.testing.assert_allclose(L.recurrent_loss(moved, disparity, valid, MODEL, solver, counts), loss, rtol=1e-4)
+    np.testing.assert_allclose(L.recurrent_loss(moved, disparity, valid, CONFIG, counts), loss, rtol=1e-4)
 
 
 def test_parts_of_a_batch_add_up_to_the_batch():
     output, disparity, valid = make(batch=4)
-    solver = SolverConfig(loss_type="SMOOTH_L1")
-    whole = L.losses(output, disparity, valid, MODEL, solver)
-    counts = L.count(disparity, valid, MODEL, solver)
+    config = L.LossConfig.of(ModelConfig(), L.StereoTask(loss_type="SMOOTH_L1"))
+    whole = L.losses(output, disparity, valid, config)
+    counts = L.count(disparity, valid, config)
     parts = []
     for part in (slice(0, 1), slice(1, 4)):
         first = {name: getattr(output, name)[part] for name in ("proposals", "prob")}
         second = {name: getattr(output, name)[:, part] for name in ("disparities", "coarse_disparities", "logits", "mono")}
-        parts.append(L.losses(types.SimpleNamespace(**first, **second), disparity[part], valid[part], MODEL, solver, counts))
+        parts.append(L.losses(types.SimpleNamespace(**first, **second), disparity[part], valid[part], config, counts))
     for name, value in whole.items():
         np.testing.assert_allclose(parts[0][name] + parts[1][name], value, rtol=1e-12, err_msg=name)
 
@@ -113,8 +109,8 @@ def test_a_batch_without_ground_truth_gives_zero_and_zero_gradient():
     valid[:] = False
 
     def total(tree):
-        values = L.losses(types.SimpleNamespace(**tree), disparity, valid, MODEL, SolverConfig())
-        return L.total(values, MODEL, SolverConfig())
+        values = L.losses(types.SimpleNamespace(**tree), disparity, valid, CONFIG)
+        return L.total(values, CONFIG)
 
     value, gradient = jax.value_and_grad(total)(vars(output))
     assert value == 0
@@ -122,7 +118,7 @@ def test_a_batch_without_ground_truth_gives_zero_and_zero_gradient():
 
 
 def test_weights_are_named_as_the_outputs_and_their_number_is_checked():
-    weights = L.weights(MODEL, SolverConfig())
+    weights = CONFIG.weights
     assert weights["loss_coarse_disp"] == 1.4 and weights["loss_disp_3_aux"] == 2.0 and weights["loss_disp"] == 2.0
     with pytest.raises(ValueError, match="3 numbers"):
-        L.weights(MODEL, SolverConfig(loss_weights=(1.0, 1.0, 1.0)))
+        L.LossConfig.of(ModelConfig(), L.StereoTask(loss_weights=(1.0, 1.0, 1.0)))

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from bridgedepth_jax.systems.bridgedepth.losses import StereoTask
+from bridgedepth_jax.systems.bridgedepth.system import groups
 from bridgedepth_jax.training import optimizer
 from bridgedepth_jax.training.config import SolverConfig
 from bridgedepth_jax.training.schedule import one_cycle
@@ -44,10 +46,10 @@ def test_five_steps_equal_torch():
         grad_clip=golden["grad_clip"],
         weight_decay=decay["other"],
         weight_decay_norm=decay["norm"],
-        backbone_weight_decay=decay["backbone"],
     )
+    table = groups(StereoTask(backbone_weight_decay=decay["backbone"]), solver)
     params = tree("init")
-    update = optimizer.make_optimizer(solver)
+    update = optimizer.make_optimizer(table)
     state = update.init(params)
     for i, step in enumerate(golden["steps"]):
         gradients, norm = optimizer.clip(tree(f"grad{i}"), solver.grad_clip)
@@ -60,7 +62,7 @@ def test_five_steps_equal_torch():
 
 
 def test_moments_of_half_precision_parameters_are_float32():
-    update = optimizer.make_optimizer(SolverConfig())
+    update = optimizer.make_optimizer(groups(StereoTask(), SolverConfig()))
     params = {"refine_head": {"bias": jnp.zeros(4, jnp.bfloat16)}}
     state = update.init(params)
     updates, state = update.update(params, state, params, rate=jnp.float32(1))
@@ -69,7 +71,7 @@ def test_moments_of_half_precision_parameters_are_float32():
 
 
 def test_each_parameter_needs_exactly_one_group():
-    table = optimizer.groups(SolverConfig())
+    table = groups(StereoTask(), SolverConfig())
     params = {"a": {"kernel": 0}, "stereo_encoder": {"backbone": {"norm1": {"scale": 0}}}, "mono": {"norm": {"bias": 0}}}
     names = jax.tree.map(lambda g: g.name, optimizer.assign(params, table), is_leaf=lambda x: isinstance(x, optimizer.Group))
     assert names == {"a": {"kernel": "other"}, "stereo_encoder": {"backbone": {"norm1": {"scale": "backbone"}}},

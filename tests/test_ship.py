@@ -10,10 +10,10 @@ import tiny
 
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint
+from bridgedepth_jax.systems.bridgedepth.losses import StereoTask
 from bridgedepth_jax.training import ship as module
 from bridgedepth_jax.training.config import SolverConfig
 from bridgedepth_jax.training.experiment import Experiment
-from bridgedepth_jax.training.state import make_state
 
 
 @pytest.fixture
@@ -22,10 +22,12 @@ def run(tmp_path, monkeypatch):
     params = tiny.model_params()
     experiment = Experiment(
         model=tiny.MODEL,
-        solver=SolverConfig(train_mono=True, loss_weights=(1.0, 2.0), max_iter=3, batch_size=4),
+        task=StereoTask(train_mono=True, loss_weights=(1.0, 2.0)),
+        solver=SolverConfig(max_iter=3, batch_size=4),
         init="random-mono",
     )
-    state = make_state(params, experiment.solver, 0).replace(step=np.int32(3))
+    state, _ = experiment.begin(experiment.objective(), params)
+    state = state.replace(step=np.int32(3))
     monkeypatch.setattr(module, "load_run", lambda workdir: (experiment, state, {}))
     command = ["train.py", "--config", "x/configs/nano.py", "--workdir", "w", "--init=w/first", "--config.seed=5"]
     start = {"command": command, "git": "abc", "data": "0123", "versions": {"jax": "1.2", "nothing": None}}

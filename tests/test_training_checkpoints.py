@@ -11,15 +11,19 @@ import pytest
 
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.store.run import Checkpoints, describe
+from bridgedepth_jax.system import Group
+from bridgedepth_jax.training import optimizer
 from bridgedepth_jax.training.config import SolverConfig
 from bridgedepth_jax.training.sharding import make_mesh, tree_shardings
-from bridgedepth_jax.training.state import make_state
+from bridgedepth_jax.training.step import make_state
 
 
 def make(step=0, seed=0, width=256):
     rng = np.random.default_rng(seed)
     params = {"align_0": {"kernel": rng.standard_normal((width, 128), np.float32), "bias": rng.standard_normal(8, np.float32)}}
-    state = make_state(jax.tree.map(jnp.asarray, params), SolverConfig(), seed)
+    state = make_state(
+        jax.tree.map(jnp.asarray, params), SolverConfig(), seed, optimizer.make_optimizer((Group("all", "", 0.0),))
+    )
     return state.replace(step=jnp.int32(step))
 
 

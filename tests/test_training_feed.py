@@ -22,9 +22,9 @@ def test_batches_are_spread_over_the_devices_in_order(tmp_path):
     rows = NamedSharding(mesh, PartitionSpec("data"))
     for step, (batch, host) in enumerate(itertools.islice(batches(dataset, 3, rows), 3), 3):
         want = dataset.batch(step)
-        assert len(batch.left.sharding.device_set) == 8
+        assert len(batch["left"].sharding.device_set) == 8
         for name, value in want.items():
-            np.testing.assert_array_equal(getattr(batch, name), value)
+            np.testing.assert_array_equal(batch[name], value)
             np.testing.assert_array_equal(host[name], value)
 
 

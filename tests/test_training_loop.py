@@ -1,7 +1,6 @@
-"""The loop, with a network of two layers in place of BridgeDepth: resume, stop, skip, move, accumulate, refuse."""
+"""The loop, with a system of two layers: resume, stop, skip, move, accumulate, refuse."""
 
 import dataclasses
-import functools
 import json
 import os
 import signal
@@ -10,30 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_stub import HEIGHT, MODEL, STEPS, WIDTH, Noise, Stub, make, replace_network, stub_params
+import training_stub
+from training_stub import HEIGHT, STEPS, WIDTH, Noise, Stub, StubConfig, make, stub_params
 
 from bridgedepth_jax.data.pipeline import DataConfig
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.store.checkpoint import load_checkpoint
-from bridgedepth_jax.training import loop
 from bridgedepth_jax.training.config import EvalConfig, RunConfig
-from bridgedepth_jax.training.export import load_run
+from bridgedepth_jax.training.export import load_frozen, load_run
 from bridgedepth_jax.training.loop import TrainingFailed, train
-from bridgedepth_jax.training.sharding import make_mesh
-from bridgedepth_jax.training.start import Start, make_start
-
-
-@pytest.fixture(autouse=True)
-def stub(monkeypatch):
-    replace_network(monkeypatch.setattr)
+from bridgedepth_jax.training.start import make_start
 
 
 def run(workdir, experiment=None, data=None, *, devices=1, evaluate=None):
     """One start of train.py on some of the simulated devices."""
-    start = Start(jax.tree.map(np.asarray, stub_params()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.sharding, "make_mesh", functools.partial(make_mesh, devices=jax.devices()[:devices]))
-        return train(experiment or make(), workdir, data or Noise(), lambda: start, evaluate)
+    return train(experiment or make(), workdir, data or Noise(), training_stub.start, evaluate, devices=jax.devices()[:devices])
 
 
 def log(workdir, *keys):
@@ -52,9 +42,7 @@ def same(a, b):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("unbroken")
-    with pytest.MonkeyPatch.context() as patch:
-        replace_network(patch.setattr)
-        assert run(workdir) == f"finished after {STEPS} steps"
+    assert run(workdir) == f"finished after {STEPS} steps"
     return workdir
 
 
@@ -146,7 +134,7 @@ def test_drop_path_draws_per_sample(unbroken):
 
     def apply(numbers, rows):
         values = variables | {"samples": {"numbers": jnp.asarray(numbers)}}
-        return Stub(MODEL).apply(values, image[rows], image[rows], train=True, rngs={"drop_path": jax.random.key(3)}).proposals
+        return Stub(StubConfig()).apply(values, image[rows], image[rows], train=True, rngs={"drop_path": jax.random.key(3)})
 
     whole = apply([5, 9, 13, 17], slice(0, 2))
     for row, numbers in enumerate([[5, 13], [9, 17]]):
@@ -169,22 +157,23 @@ def test_too_many_bad_batches_stop_the_run_and_the_last_is_kept(tmp_path):
 
 
 def test_frozen_parameters_get_no_gradient_and_trained_ones_do(tmp_path):
-    run(tmp_path, make(train_mono=True, mono_rate=1.0, max_iter=2))
+    run(tmp_path, make(dict(train_mono=True, mono_rate=1.0), max_iter=2))
     trained = state(tmp_path)
-    assert not (tmp_path / "mono").exists()
+    assert not (tmp_path / "frozen").exists()
     assert np.abs(trained.params["mono"]["kernel"] - stub_params()["mono"]["kernel"]).max() > 1e-5
 
 
 def test_a_half_precision_frozen_branch(tmp_path):
     experiment = dataclasses.replace(make(max_iter=2), run=RunConfig(frozen_dtype="bfloat16", images_every=0))
     run(tmp_path, experiment)
-    assert str(load_checkpoint(tmp_path / "mono", dtype=None).params["kernel"].dtype) == "bfloat16"
+    assert str(load_frozen(tmp_path)["mono"]["kernel"].dtype) == "bfloat16"
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (dict(base_lr=1.0), "solver.base_lr"),
+        (dict(task=dict(max_disp=7)), "task.max_disp"),
         (dict(max_iter=STEPS + 1), "solver.max_iter"),
         (dict(batch_size=16), "solver.batch_size"),
     ],
@@ -233,18 +222,14 @@ def test_evaluation_is_called_with_the_whole_tree(tmp_path):
     assert rows == [{"step": 4, "set/epe": 1.5}, {"step": 8, "set/epe": 1.5}]
 
 
-def test_start_from_a_run_with_and_without_its_optimiser(unbroken, monkeypatch):
-    from bridgedepth_jax.training import start
-
-    fresh = {name: np.zeros_like(value) for name, value in start.flatten(stub_params()).items()}
-    monkeypatch.setattr(start, "_random", lambda experiment: fresh)
+def test_start_from_a_run_with_and_without_its_optimiser(unbroken):
     weights = make_start(make(base_lr=1.0), str(unbroken))
     assert weights.state is None
-    np.testing.assert_array_equal(weights.params["wide"]["kernel"], state(unbroken).params["wide"]["kernel"])
+    np.testing.assert_array_equal(weights.weights["wide"]["kernel"], state(unbroken).params["wide"]["kernel"])
     whole = make_start(make(base_lr=1.0, no_resume_optimizer=False), str(unbroken))
     assert int(whole.state.step) == STEPS and int(whole.state.moments.count) == STEPS
-    with pytest.raises(InputError, match=r"its solver\.train_mono is False, so its optimiser has other parameters"):
-        make_start(make(base_lr=1.0, no_resume_optimizer=False, train_mono=True), str(unbroken))
+    with pytest.raises(InputError, match=r"mono/bias is frozen there, so its optimiser has other parameters"):
+        make_start(make(dict(train_mono=True), base_lr=1.0, no_resume_optimizer=False), str(unbroken))
 
 
 def test_what_is_wrong_with_a_start_shows_before_anything_is_compiled(unbroken, monkeypatch):

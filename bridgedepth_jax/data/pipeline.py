@@ -54,6 +54,13 @@ class DataConfig:
             raise InputError(f"batch_size {self.batch_size}, crop {self.crop}: expected positive numbers")
 
 
+def batch_shapes(config: DataConfig) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of each array of a batch over all hosts, as `TrainDataset` gives them."""
+    size = (config.batch_size, *config.crop)
+    kinds = {"left": np.uint8, "right": np.uint8, "disparity": np.float32, "valid": np.bool_}
+    return {name: ((*size, 3) if kind is np.uint8 else size, kind) for name, kind in kinds.items()}
+
+
 class TrainDataset:
     """Batches by step number. See the module's docstring for what is in one.
 

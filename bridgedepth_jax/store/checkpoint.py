@@ -15,21 +15,18 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 
+from bridgedepth_jax.build import build, plain
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
-from bridgedepth_jax.networks.config import MonoConfig
-from bridgedepth_jax.networks.depth_anything import DepthAnything
-from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
-from bridgedepth_jax.systems.bridgedepth.network import init_params
+from bridgedepth_jax.system import find_system
 
-Kind = Literal["bridgedepth", "depth-anything"]
 EXPECTED = "expected a folder written by `python -m convert`"
 ITEMS = ("params", "description")
 DIGESTS = "files.sha256"
@@ -44,28 +41,22 @@ DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Weights and what they are: `params` is a nested dict of numpy arrays that fits `config`."""
+    """Weights and what they are: `params` is a nested dict of numpy arrays, the weights of the system `kind` for `config`."""
 
-    kind: Kind
+    kind: str  # name of the system
     params: dict[str, Any]
-    config: ModelConfig | MonoConfig
+    config: Any  # the system's frozen dataclass
     provenance: dict[str, Any]  # JSON values: source, sha256 and licence of the weights, ...
 
 
 @functools.cache
-def expected_shapes(kind: Kind, config: ModelConfig | MonoConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each parameter of the network that `config` describes. Traces it (seconds), computes nothing."""
-    if isinstance(config, ModelConfig) != (kind == "bridgedepth"):
+def expected_shapes(kind: str, config: Any) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each weight of the network that `config` describes. Traces it (seconds), computes nothing."""
+    system = find_system(kind)
+    if not isinstance(config, system.config):
         raise ValueError(f"a {type(config).__name__} does not describe a network of kind {kind!r}")
-
-    def init():
-        key = jax.random.key(0)
-        if isinstance(config, ModelConfig):
-            return init_params(config, key)
-        image = jax.numpy.zeros((1, 2 * config.patch, 2 * config.patch, 3))
-        return DepthAnything(config).init(key, image)["params"]
-
-    return {name: leaf.shape for name, leaf in flatten(jax.eval_shape(init)).items()}
+    weights = jax.eval_shape(functools.partial(system.init, config), jax.random.key(0))
+    return {name: leaf.shape for name, leaf in flatten(weights).items()}
 
 
 def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, *, dtype: str | None = None) -> None:
@@ -74,26 +65,30 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, *, dtype: s
     `dtype` (float16, bfloat16, float32) is how parameters are stored; by default as they are. Raises ValueError for
     parameters that do not fit the config, InputError for a path that holds anything else than a checkpoint.
     """
-    path = Path(path).absolute()
-    if path.exists() and not (path / DIGESTS).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path} is no checkpoint and would be replaced by one, expected a new name")
     leaves = {name: np.asarray(value) for name, value in flatten(checkpoint.params).items()}
     expected = expected_shapes(checkpoint.kind, checkpoint.config)
     different = sorted({(n, s) for n, s in expected.items()} ^ {(n, v.shape) for n, v in leaves.items()})
     if different:
         raise ValueError(f"{len(different)} parameters do not fit the config, the first is {different[0]}")
+    description = {"kind": checkpoint.kind, "config": plain(checkpoint.config), "provenance": checkpoint.provenance}
+    save_arrays(path, checkpoint.params, description, dtype=dtype)
+
+
+def save_arrays(path: str | os.PathLike, tree: Mapping[str, Any], description: dict[str, Any], *, dtype: str | None) -> None:
+    """Writes a folder in the layout of a checkpoint: a nested dict of arrays, stored as `dtype`, and JSON values.
+
+    Raises as `save_checkpoint`.
+    """
+    path = Path(path).absolute()
+    if path.exists() and not (path / DIGESTS).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path} is no checkpoint and would be replaced by one, expected a new name")
+    leaves = {name: np.asarray(value) for name, value in flatten(tree).items()}
     if dtype is not None:
         leaves = {name: value.astype(DTYPES[dtype], copy=False) for name, value in leaves.items()}
     for name, value in leaves.items():
         if value.dtype not in DTYPES.values():
             raise ValueError(f"parameter {name} has dtype {value.dtype}, expected one of {list(DTYPES)}")
-    description = {
-        "format": FORMAT,
-        "kind": checkpoint.kind,
-        "config": dataclasses.asdict(checkpoint.config),
-        "provenance": checkpoint.provenance,
-        "leaves": _describe(leaves),
-    }
+    description = {"format": FORMAT, **description, "leaves": _describe(leaves)}
     items = ocp.args.Composite(params=ocp.args.PyTreeSave(unflatten(leaves)), description=ocp.args.JsonSave(description))
     with replacing(path) as temporary:
         with _checkpointer() as checkpointer:
@@ -110,6 +105,13 @@ def load_checkpoint(path: str | os.PathLike, *, dtype: str | None = "float32") -
 
     Raises InputError, naming the folder and the item or parameter, for a folder that is none of ours or is damaged.
     """
+    params, description = load_arrays(path, dtype=dtype)
+    config = _config(Path(path).absolute(), description.get("kind"), description.get("config"))
+    return Checkpoint(description["kind"], params, config, description["provenance"])
+
+
+def load_arrays(path: str | os.PathLike, *, dtype: str | None = "float32") -> tuple[dict[str, Any], dict[str, Any]]:
+    """(nested dict of arrays, JSON values) of a folder that `save_arrays` wrote, verified. Raises as `load_checkpoint`."""
     path = Path(path).absolute()
     if not path.exists():
         raise InputError(f"checkpoint {path} does not exist, {EXPECTED}")
@@ -121,12 +123,11 @@ def load_checkpoint(path: str | os.PathLike, *, dtype: str | None = "float32") -
         raise InputError(f"checkpoint {path}: format {description.get('format')!r}, expected {FORMAT!r}")
     if not isinstance(description.get("leaves"), dict) or not isinstance(description.get("provenance"), dict):
         raise InputError(f"checkpoint {path}: item 'description' lacks provenance or leaves, {EXPECTED}")
-    config = _config(path, description.get("kind"), description.get("config"))
     leaves = flatten(_restore(path, "params", ocp.args.PyTreeRestore()))
     _check_leaves(path, leaves, description["leaves"])
     if dtype is not None:
         leaves = {name: value.astype(DTYPES[dtype], copy=False) for name, value in leaves.items()}
-    return Checkpoint(description["kind"], unflatten(leaves), config, description["provenance"])
+    return unflatten(leaves), description
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -206,15 +207,15 @@ def _file_digest(file: Path) -> str | None:
         return None
 
 
-def _config(path: Path, kind: Any, config: Any) -> ModelConfig | MonoConfig:
+def _config(path: Path, kind: Any, config: Any) -> Any:
     try:
-        if kind == "bridgedepth":
-            return ModelConfig.from_dict(config)
-        if kind == "depth-anything":
-            return ModelConfig.from_dict({"mono": config}).mono
+        system = find_system(str(kind))
+    except InputError as error:
+        raise InputError(f"checkpoint {path}: {error}") from error
+    try:
+        return build(system.config, config, "config")
     except (ValueError, TypeError) as error:
         raise InputError(f"checkpoint {path}: its config does not describe a network of this version: {error}") from error
-    raise InputError(f"checkpoint {path}: kind {kind!r}, expected 'bridgedepth' or 'depth-anything'")
 
 
 def _check_leaves(path: Path, leaves: Mapping[str, Any], expected: Mapping[str, Mapping[str, Any]]) -> None:

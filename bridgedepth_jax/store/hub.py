@@ -12,14 +12,14 @@ from typing import NamedTuple
 from bridgedepth_jax.convert.conversion import convert_file, sha256_of
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
-from bridgedepth_jax.store.checkpoint import Kind, save_checkpoint
+from bridgedepth_jax.store.checkpoint import save_checkpoint
 from bridgedepth_jax.systems.bridgedepth.config import VARIANTS
 
 
 class Published(NamedTuple):
     """A file in a model repository of the Hugging Face hub."""
 
-    kind: Kind
+    kind: str
     repository: str
     file: str
 

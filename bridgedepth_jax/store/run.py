@@ -1,11 +1,12 @@
 """Checkpoints of a training run: written in the background, committed by a rename, verified leaf by leaf on restore.
 
-    WORKDIR/checkpoints/STEP/state        TrainState (Orbax), any mesh can read it
+    WORKDIR/checkpoints/STEP/state        the training state (Orbax), any mesh can read it
     WORKDIR/checkpoints/STEP/description  JSON: step, config, data fingerprint, checksum of each leaf
 
 Orbax restores some damaged data silently, so every leaf carries a checksum, computed on the devices that hold it.
 """
 
+import dataclasses
 import gc
 import hashlib
 import json
@@ -57,9 +58,10 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self.wait()
-        description = {**description, "step": step, "leaves": describe(state)}
+        tree = _filled(state)
+        description = {**description, "step": step, "leaves": describe(tree)}
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=ocp.args.StandardSave(tree),
             description=ocp.args.JsonSave(description | {"sha256": _digest(description)}),
         )
         self._write(lambda: self._manager.save(step, args=items, force=True))
@@ -110,7 +112,8 @@ class Checkpoints:
 
     def _restore(self, step: int, like_of: Callable, mesh: jax.sharding.Mesh) -> tuple[Any, dict[str, Any]]:
         description = self.description(step)
-        like = like_of(description)
+        empty = like_of(description)
+        like = _filled(empty)
         stored, wanted = description["leaves"], _shapes(like)
         mine = {name: {key: leaf[key] for key in ("shape", "dtype")} for name, leaf in stored.items()}
         if mine != wanted:
@@ -123,11 +126,11 @@ class Checkpoints:
             like,
             tree_shardings(like, mesh),
         )
-        state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
-        for name, leaf in describe(state).items():
+        tree = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
+        for name, leaf in describe(tree).items():
             if leaf != stored[name]:
                 raise ValueError(f"{name} has checksum {leaf['checksum']}, expected {stored[name]['checksum']}")
-        return state, description
+        return dataclasses.replace(empty, **tree), description
 
     def _write(self, action: Callable[[], Any]) -> None:
         try:
@@ -152,6 +155,11 @@ def _collect_abandoned_work() -> None:
         gc.collect()
     finally:
         sys.unraisablehook = hook
+
+
+def _filled(state: Any) -> dict[str, Any]:
+    """The fields of a state that hold anything: what is empty is not stored, so fields can be added to the state."""
+    return {name: value for name, value in vars(state).items() if jax.tree.leaves(value)}
 
 
 def _digest(description: dict[str, Any]) -> str:

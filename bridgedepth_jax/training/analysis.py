@@ -5,13 +5,12 @@ from collections import Counter
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
+from bridgedepth_jax.data.pipeline import batch_shapes
 from bridgedepth_jax.training import sharding
 from bridgedepth_jax.training.experiment import Experiment
-from bridgedepth_jax.training.state import Batch, make_step, split
+from bridgedepth_jax.training.step import Frozen, make_step
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 ONLY_COUNTED: dict[str, Any] = {
@@ -31,15 +30,12 @@ def compile_step(experiment: Experiment, devices: list[Any], *, to_run: bool = T
     """
     mesh = sharding.make_mesh(experiment.run.fsdp, devices)
     rows = sharding.batch_sharding(mesh, experiment.solver.batch_size)
-    state = experiment.abstract_state()
-    _, frozen = split(experiment.abstract_params(), experiment.solver)
-    frozen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, experiment.run.frozen_dtype), frozen)
-    size = (experiment.solver.batch_size, *experiment.data.crop)
-    shapes: list[tuple[tuple[int, ...], Any]] = [((*size, 3), jnp.uint8)] * 2 + [(size, jnp.float32), (size, jnp.bool_)]
-    leaves: list[Any] = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
-    batch = Batch(*leaves)
+    objective = experiment.objective()
+    state, frozen = experiment.abstract_state(objective)
+    frozen = Frozen(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, experiment.run.frozen_dtype), frozen), {})
+    batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in batch_shapes(experiment.data).items()}
     shardings = (sharding.tree_shardings(state, mesh), sharding.tree_shardings(frozen, mesh), rows)
-    step = make_step(BridgeDepth(experiment.model), experiment.model, experiment.solver, mesh)
+    step = make_step(objective, experiment.solver, mesh)
     out = (shardings[0], sharding.replicated(mesh), rows)
     lowered = jax.jit(step, in_shardings=shardings, out_shardings=out, donate_argnums=0).lower(state, frozen, batch)
     return lowered.compile({} if to_run else ONLY_COUNTED)

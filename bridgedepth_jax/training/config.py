@@ -1,45 +1,38 @@
-"""What a training run is made of, beside the model and the data: frozen dataclasses with the original's defaults.
-
-`build` turns a plain tree (an `ml_collections` config, JSON) into any of our config dataclasses and checks keys and types.
-"""
+"""What a training run is made of, whatever system it trains: frozen dataclasses with BridgeDepth's published defaults."""
 
 import dataclasses
-import types
-import typing
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from bridgedepth_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class SolverConfig:
-    """Optimiser, schedule and losses (spec `training.md`)."""
+    """Optimiser and schedule. What is learnt, and from which losses, is the system's `task`."""
 
     max_iter: int = 300_000  # optimiser steps
     batch_size: int = 8  # pairs a step, over all devices and processes
     accumulate: int = 1  # the batch goes through in so many parts; changes memory, not the result
-    base_lr: float = 5e-4  # peak of the one-cycle schedule
+    base_lr: float = 5e-4  # peak of the schedule
+    schedule: Literal["one_cycle", "constant"] = "one_cycle"  # `training/schedule.py` defines them
     weight_decay: float = 1e-5  # decoupled, of everything without a row of its own
     weight_decay_norm: float = 1e-5  # of norm scales and shifts
-    backbone_weight_decay: float = 1e-5  # of stereo_encoder.backbone
-    grad_clip: float = 1.0  # largest global gradient norm
-    train_mono: bool = False  # train the monocular branch too
-    mono_rate: float = 0.1  # then: factor on its learning rate
-    loss_type: Literal["L1", "SMOOTH_L1"] = "L1"
-    max_disp: int = 192  # pixels; ground truth from here on counts as unknown
-    loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.4, 1.4, 1.4, 1.4, 1.6, 2.0, 2.0)  # coarse outputs, then fine ones
+    grad_clip: float | None = 1.0  # largest global gradient norm; None: any
+    average: float = 0.0  # decay of the running average of the weights (0.999), which is evaluated and exported; 0: none
     max_bad_steps: int = 20  # stop after so many steps in a row without a finite loss and gradient
     no_resume_optimizer: bool = True  # starting from a training run of ours: leave its optimiser and step behind
     strict_resume: bool = True  # starting from a checkpoint: every parameter must be in it, and fit
 
     def __post_init__(self) -> None:
-        for name in ("max_iter", "batch_size", "accumulate", "max_disp", "max_bad_steps"):
+        for name in ("max_iter", "batch_size", "accumulate", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"solver.{name} = {getattr(self, name)}, expected at least 1")
         for name in ("base_lr", "grad_clip"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"solver.{name} = {getattr(self, name)}, expected more than 0")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"solver.{name} = {value}, expected more than 0")
+        if not 0 <= self.average < 1:
+            raise InputError(f"solver.average = {self.average}, expected 0, or a decay below 1")
         if self.batch_size % self.accumulate:
             raise InputError(f"solver.batch_size {self.batch_size} is not a multiple of solver.accumulate {self.accumulate}")
 
@@ -71,39 +64,3 @@ class EvalConfig:
     every: int = 20_000  # steps; 0: only at the end
     limit: int = 0  # pairs of each data set during training; 0: all
     batch: int = 1  # images at once and process
-
-
-def build(cls: Any, tree: Any, where: str) -> Any:
-    """An instance of the dataclass `cls` from a mapping. InputError names an unknown key or a value of another type."""
-    if not isinstance(tree, Mapping):
-        raise InputError(f"{where} = {tree!r}, expected a mapping")
-    hints = typing.get_type_hints(cls)
-    fields = {field.name for field in dataclasses.fields(cls)}
-    if unknown := sorted(set(tree) - fields):
-        raise InputError(f"unknown key {where}.{unknown[0]}, expected one of {', '.join(sorted(fields))}")
-    values = {name: _value(hints[name], value, f"{where}.{name}") for name, value in tree.items()}
-    try:
-        return cls(**values)
-    except InputError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-def _value(kind: Any, value: Any, where: str) -> Any:
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return build(kind, value, where)
-    if origin is Literal and value in parts:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _value(next(part for part in parts if part is not types.NoneType), value, where)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        kinds = [parts[0]] * len(value) if parts[-1] is Ellipsis else list(parts)
-        if len(kinds) == len(value):
-            return tuple(_value(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if kind is Any or (origin is None and isinstance(kind, type) and type(value) is kind):
-        return value
-    raise InputError(f"{where} = {value!r}, expected {kind.__name__ if isinstance(kind, type) and not parts else kind}")

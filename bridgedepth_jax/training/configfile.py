@@ -11,6 +11,7 @@ import yaml
 from ml_collections import ConfigDict
 
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.system import DEFAULT, find_system
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 
@@ -39,6 +40,7 @@ def override(config: ConfigDict, options: Sequence[str]) -> None:
         prefix, _, path = name.partition(".")
         if prefix != "--config" or not path or not equals:
             raise InputError(f"unknown option {option}, expected --config.KEY=VALUE or one of --help")
+        path = find_system(str(config.get("system", DEFAULT))).moved.get(path, path)
         *parents, key = path.split(".")
         node: Any = config
         for parent in parents:
@@ -87,12 +89,12 @@ _ORIGINAL = {
     "SOLVER.BASE_LR_END": "",
     "SOLVER.WEIGHT_DECAY": "solver.weight_decay",
     "SOLVER.WEIGHT_DECAY_NORM": "solver.weight_decay_norm",
-    "SOLVER.BACKBONE_WEIGHT_DECAY": "solver.backbone_weight_decay",
+    "SOLVER.BACKBONE_WEIGHT_DECAY": "task.backbone_weight_decay",
     "SOLVER.GRAD_CLIP": "solver.grad_clip",
     "SOLVER.IMS_PER_BATCH": "solver.batch_size",
-    "SOLVER.LOSS_TYPE": "solver.loss_type",
-    "SOLVER.LOSS_WEIGHTS": "solver.loss_weights",
-    "SOLVER.MAX_DISP": "solver.max_disp",
+    "SOLVER.LOSS_TYPE": "task.loss_type",
+    "SOLVER.LOSS_WEIGHTS": "task.loss_weights",
+    "SOLVER.MAX_DISP": "task.max_disp",
     "SOLVER.CHECKPOINT_PERIOD": "run.milestone_every",
     "SOLVER.LATEST_CHECKPOINT_PERIOD": "run.latest_every",
     "SOLVER.RESUME": "init",

@@ -1,6 +1,8 @@
 """From a training run to an inference checkpoint: `python -m bridgedepth_jax.training.export WORKDIR OUT`."""
 
 import argparse
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +11,59 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from bridgedepth_jax.errors import InputError, command
-from bridgedepth_jax.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from bridgedepth_jax.store.checkpoint import Checkpoint, load_arrays, load_checkpoint, save_arrays, save_checkpoint
 from bridgedepth_jax.store.run import Checkpoints
+from bridgedepth_jax.system import Teacher, Weights
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.sharding import make_mesh
-from bridgedepth_jax.training.state import TrainState
+from bridgedepth_jax.training.step import TrainState, join
+
+FROZEN, TEACHERS = "frozen", "teachers"  # folders of a run: what it holds and never changes
+OLD_FROZEN = "mono"  # of runs of version 0.1: a checkpoint of the one branch that they froze
 
 
-def export(path: Path, trained: dict[str, Any], frozen: dict[str, Any], experiment: Experiment, step: int) -> None:
-    """Writes a checkpoint that `Predictor.load` reads. All processes call it together; the first writes."""
-    params = host_arrays({**frozen, **trained})
+def export(path: Path, state: TrainState, frozen: Weights, experiment: Experiment) -> None:
+    """Writes a checkpoint of the whole network, averaged where the run averages. All processes call it together; the first
+    writes."""
+    weights = host_arrays(join(frozen, state.best))
     if jax.process_index() == 0:
-        config = experiment.model.replace(remat=False)
-        provenance = {"source": f"training run, step {step}", "init": experiment.init, "experiment": experiment.to_dict()}
-        save_checkpoint(path, Checkpoint("bridgedepth", params, config, provenance), dtype="float32")
+        provenance = {
+            "source": f"training run, step {int(state.step)}",
+            "init": experiment.init,
+            "experiment": experiment.to_dict(),
+        }
+        checkpoint = Checkpoint(experiment.how.name, weights, without_remat(experiment.model), provenance)
+        save_checkpoint(path, checkpoint, dtype="float32")
+
+
+def without_remat(config: Any) -> Any:
+    """A network's config as inference has it."""
+    return dataclasses.replace(config, remat=False) if hasattr(config, "remat") else config
+
+
+def save_frozen(workdir: Path, frozen: Weights, teachers: Mapping[str, Checkpoint], dtype: str) -> None:
+    """Once per run: it never changes."""
+    if frozen:
+        save_arrays(workdir / FROZEN, host_arrays(frozen), {"provenance": {"source": "training run"}}, dtype=dtype)
+    for name, teacher in teachers.items():
+        save_checkpoint(workdir / TEACHERS / name, teacher)
+
+
+def load_frozen(workdir: Path) -> Weights:
+    """What `save_frozen` kept of the network itself, as it is stored."""
+    if (workdir / OLD_FROZEN).is_dir():
+        return {OLD_FROZEN: load_checkpoint(workdir / OLD_FROZEN, dtype=None).params}
+    return load_arrays(workdir / FROZEN, dtype=None)[0] if (workdir / FROZEN).is_dir() else {}
+
+
+def load_teachers(workdir: Path, experiment: Experiment) -> dict[str, Checkpoint]:
+    """The teachers that `save_frozen` kept."""
+    return {name: load_checkpoint(workdir / TEACHERS / name) for name, _ in experiment.teachers}
+
+
+def kinds(teachers: Mapping[str, Checkpoint]) -> dict[str, Teacher]:
+    """What teachers are, beside their weights."""
+    return {name: Teacher(teacher.kind, teacher.config) for name, teacher in teachers.items()}
 
 
 def host_arrays(tree: Any) -> Any:
@@ -36,18 +77,21 @@ def host_arrays(tree: Any) -> Any:
     return jax.tree.map(whole, tree)
 
 
-def load_run(workdir: Path) -> tuple[Experiment, TrainState, dict[str, Any]]:
+def load_run(workdir: Path) -> tuple[Experiment, TrainState, Weights]:
     """(experiment, state, frozen parameters) of a run's newest intact checkpoint, on the first device."""
     folder = workdir / "checkpoints"
     checkpoints = Checkpoints(folder) if folder.is_dir() else None
     if checkpoints is None or not checkpoints.steps():
         raise InputError(f"{workdir} holds no training checkpoints, expected a --workdir of train.py")
     mesh = make_mesh(1, jax.local_devices()[:1])
-    found = checkpoints.restore(lambda d: Experiment.from_dict(d["experiment"]).abstract_state(), mesh)
+
+    def shapes(description: dict[str, Any]) -> TrainState:
+        experiment = Experiment.from_dict(description["experiment"])
+        return experiment.abstract_state(experiment.objective(kinds(load_teachers(workdir, experiment))))[0]
+
+    found = checkpoints.restore(shapes, mesh)
     assert found is not None  # there are steps
-    state, experiment = found[0], Experiment.from_dict(found[1]["experiment"])
-    frozen = {} if experiment.solver.train_mono else {"mono": load_checkpoint(workdir / "mono").params}
-    return experiment, state, frozen
+    return Experiment.from_dict(found[1]["experiment"]), found[0], load_frozen(workdir)
 
 
 @command
@@ -57,7 +101,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write")
     args = parser.parse_args()
     experiment, state, frozen = load_run(args.workdir)
-    export(args.out, state.params, frozen, experiment, int(state.step))
+    export(args.out, state, frozen, experiment)
     print(f"step {int(state.step)} of {args.workdir} is in {args.out}")
 
 

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from bridgedepth_jax.data.pipeline import prefetch_to_device
-from bridgedepth_jax.training.state import Batch
+from bridgedepth_jax.system import Batch
 
-Host = dict[str, np.ndarray]  # left, right, disparity, valid: this process's rows
+Host = dict[str, np.ndarray]  # this process's rows, any keys
 
 
 class Dataset(Protocol):
@@ -26,6 +26,6 @@ def batches(dataset: Dataset, step: int, sharding: jax.sharding.Sharding) -> Ite
 
     def put(host: Host) -> tuple[Batch, Host]:
         arrays = {name: jax.make_array_from_process_local_data(sharding, values) for name, values in host.items()}
-        return Batch(**arrays), host
+        return arrays, host
 
     return prefetch_to_device(dataset.iterate(step, host=jax.process_index(), hosts=jax.process_count()), put)

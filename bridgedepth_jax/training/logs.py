@@ -17,7 +17,6 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from bridgedepth_jax.files import replacing
-from bridgedepth_jax.visualize import colorize, error_colors
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "bridgedepth-jax")
 
@@ -48,16 +47,9 @@ class Records:
         for name, value in results.items():
             self._board.add_scalar(f"eval/{name}", value, step)
 
-    def picture(self, step: int, left: np.ndarray, disparity: np.ndarray, gt: np.ndarray, valid: np.ndarray) -> None:
-        """Left image, ground truth, prediction and error, one above the other; (H, W, 3), 0..255, and (H, W), pixels."""
-        top = max(float(gt[valid].max(initial=0)), 1.0)
-        rows = [
-            np.clip(left, 0, 255).astype(np.uint8),
-            colorize(gt, top, valid),
-            colorize(disparity, top),
-            error_colors(disparity, gt, valid),
-        ]
-        self._board.add_image("train/left_gt_prediction_error", np.concatenate(rows), step, dataformats="HWC")
+    def picture(self, step: int, image: np.ndarray) -> None:
+        """(H, W, 3) uint8 of the step."""
+        self._board.add_image("train/picture", image, step, dataformats="HWC")
 
     def close(self) -> None:
         self._file.close()
@@ -123,8 +115,8 @@ def memory() -> dict[str, float]:
 class Progress:
     """A line every `every` steps: speed over those steps and time left."""
 
-    def __init__(self, every: int, total: int) -> None:
-        self._every, self._total = every, total
+    def __init__(self, every: int, total: int, headline: tuple[str, ...]) -> None:
+        self._every, self._total, self._headline = every, total, headline
         self._mark: tuple[int, float] | None = None
 
     def step(self, record: dict[str, Any], bad: int) -> None:
@@ -138,6 +130,7 @@ class Progress:
         if steps:
             self._mark = (done, time.monotonic())
         skipped = f", {bad} skipped" if bad else ""
-        losses = f"loss {record['loss']:.4g}, EPE {record['epe_train']:.3g} px, gradient {record['grad_norm']:.3g}"
+        named = "".join(f", {name} {record[name]:.3g}" for name in self._headline)
+        losses = f"loss {record['loss']:.4g}{named}, gradient {record['grad_norm']:.3g}"
         speed = f"rate {record['rate']:.3g}, {record['images_per_s']:.3g} pairs/s"
         print(f"step {done}/{self._total}: {losses}, {speed}{skipped}{left}", flush=True)

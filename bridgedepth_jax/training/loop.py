@@ -9,7 +9,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +19,26 @@ from jax.experimental import multihost_utils
 
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import make_folder
-from bridgedepth_jax.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bridgedepth_jax.store.run import Checkpoints
-from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
+from bridgedepth_jax.system import Objective
 from bridgedepth_jax.training import sharding
 from bridgedepth_jax.training.experiment import Experiment
-from bridgedepth_jax.training.export import export, host_arrays
+from bridgedepth_jax.training.export import export, kinds, load_frozen, load_teachers, save_frozen
 from bridgedepth_jax.training.feed import Dataset, batches
 from bridgedepth_jax.training.logs import Progress, Records, environment, memory
 from bridgedepth_jax.training.start import Start
-from bridgedepth_jax.training.state import TrainState, make_state, make_step, split
+from bridgedepth_jax.training.step import Frozen, TrainState, join, make_step
 from bridgedepth_jax.training.validation import Evaluate
 
 log = logging.getLogger(__name__)
-RESULT = ("model", "solver", "seed")  # parts of an experiment that a resumed run must share; the data has a fingerprint
+RESULT = (
+    "system",
+    "model",
+    "task",
+    "solver",
+    "seed",
+    "teachers",
+)  # parts of an experiment that a resumed run must share; the data has a fingerprint
 FREE = ("model.remat", "solver.accumulate", "solver.max_bad_steps")  # in them, but without a say in the result
 
 
@@ -46,13 +52,15 @@ def train(
     data: Dataset,
     start: Callable[[], Start],
     evaluate: Evaluate | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> str:
     """Runs or continues the experiment in `workdir`; returns a word on how it ended.
 
-    `start` gives what a fresh run starts from; it is not called if the workdir has a checkpoint. Raises
-    InputError for a workdir of another experiment or one that cannot be written, TrainingFailed if the loss stays bad.
+    `start` gives what a fresh run starts from; it is not called if the workdir has a checkpoint. `devices` (`jax.Device`) are
+    all by default. Raises InputError for a workdir of another experiment or one that cannot be written, TrainingFailed if the
+    loss stays bad.
     """
-    run = _Run(experiment, workdir, data, start, evaluate)
+    run = _Run(experiment, workdir, data, start, evaluate, devices)
     try:
         return run.go()
     finally:
@@ -60,20 +68,22 @@ def train(
 
 
 class _Run:
-    def __init__(self, experiment: Experiment, workdir: Path, data: Dataset, start: Any, evaluate: Evaluate | None) -> None:
+    def __init__(
+        self, experiment: Experiment, workdir: Path, data: Dataset, start: Any, evaluate: Evaluate | None, devices: Any
+    ) -> None:
         self.experiment, self.workdir, self.data, self.evaluate = experiment, workdir.absolute(), data, evaluate
         solver, run = experiment.solver, experiment.run
         self.main = jax.process_index() == 0
-        self.mesh = sharding.make_mesh(run.fsdp)
+        self.mesh = sharding.make_mesh(run.fsdp, devices)
         rows = sharding.batch_sharding(self.mesh, solver.batch_size)
         sharding.batch_sharding(self.mesh, solver.batch_size // solver.accumulate)
         self._make_folder()
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", keep=run.keep, milestone_every=run.milestone_every)
-        self.state, self.frozen = self._restore() or self._fresh(start)
+        self.objective, self.state, self.frozen = self._restore() or self._fresh(start)
         self.step = int(self.state.step)
         self.rows = rows
         self.records = Records(self.workdir, self.step) if self.main else None
-        self.progress = Progress(run.print_every, solver.max_iter)
+        self.progress = Progress(run.print_every, solver.max_iter, self.objective.headline)
         self.advance = self._compile(rows)
         self.clock = time.perf_counter()
         self.profiling = False
@@ -91,10 +101,10 @@ class _Run:
                 began = time.perf_counter()
                 batch, host = next(stream)
                 waited = time.perf_counter() - began
-                self.state, metrics, disparity = self.advance(self.state, self.frozen, batch)
+                self.state, metrics, shown = self.advance(self.state, self.frozen, batch)
                 if pending:
                     self._report(*pending)
-                pending = (self.step, metrics, disparity, host, waited)
+                pending = (self.step, metrics, shown, host, waited)
                 self.step += 1
                 stopping = stop(self.step)
                 if stopping or self._due(run.latest_every) or self._due(run.milestone_every):
@@ -112,7 +122,7 @@ class _Run:
         self.checkpoints.wait()
         if self.evaluate:
             self._evaluate()
-        export(self.workdir / "export", self.state.params, self.frozen, self.experiment, self.step)
+        export(self.workdir / "export", self.state, self.frozen.params, self.experiment)
         return f"finished after {self.step} steps"
 
     def _exported(self) -> bool:
@@ -126,32 +136,42 @@ class _Run:
     def _make_folder(self) -> None:
         make_folder(self.workdir, "--workdir")
 
-    def _fresh(self, start: Callable[[], Start]) -> tuple[TrainState, Any]:
+    def _fresh(self, start: Callable[[], Start]) -> tuple[Objective, TrainState, Frozen]:
         if self.main:
             print("making the first weights", flush=True)
-        begin, solver = start(), self.experiment.solver
-        trained, frozen = split(begin.params, solver)
-        self._save_frozen(frozen)
-        state = begin.state or make_state(jax.tree.map(np.asarray, trained), solver, self.experiment.seed)
-        return self._place(state), self._place(self._frozen(frozen))
+        begin, experiment = start(), self.experiment
+        objective = experiment.objective(kinds(begin.teachers))
+        state, frozen = experiment.begin(objective, jax.tree.map(np.asarray, begin.weights))
+        if self.main:
+            save_frozen(self.workdir, frozen, begin.teachers, experiment.run.frozen_dtype)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("frozen weights are saved")
+        teachers = {name: teacher.params for name, teacher in begin.teachers.items()}
+        return objective, self._place(begin.state or state), self._freeze(frozen, teachers)
 
-    def _restore(self) -> tuple[TrainState, Any] | None:
+    def _restore(self) -> tuple[Objective, TrainState, Frozen] | None:
         if not self.checkpoints.steps():
             return None
-        found = self.checkpoints.restore(self._check_same, self.mesh)
+        teachers: dict[str, Any] = {}
+
+        def shapes(description: dict[str, Any]) -> TrainState:
+            self._check_same(description)
+            teachers.update(load_teachers(self.workdir, self.experiment))
+            return self.experiment.abstract_state(self.experiment.objective(kinds(teachers)))[0]
+
+        found = self.checkpoints.restore(shapes, self.mesh)
         if found is None:
             return None
         state = found[0]
         if self.main:
             log.info("continuing from step %d", int(state.step))
-        frozen = (
-            {} if self.experiment.solver.train_mono else {"mono": load_checkpoint(self.workdir / "mono", dtype=None).params}
-        )
-        return state, self._place(self._frozen(frozen))
+        objective = self.experiment.objective(kinds(teachers))
+        weights = {name: teacher.params for name, teacher in teachers.items()}
+        return objective, state, self._freeze(load_frozen(self.workdir), weights)
 
-    def _check_same(self, description: dict[str, Any]) -> TrainState:
-        """Shapes of the state, if the description is of this experiment and this data."""
-        stored, mine = description["experiment"], self.experiment.to_dict()
+    def _check_same(self, description: dict[str, Any]) -> None:
+        """InputError unless the description is of this experiment and this data."""
+        stored, mine = Experiment.from_dict(description["experiment"]).to_dict(), self.experiment.to_dict()
         if stored["init"] != mine["init"] and self.main:
             log.warning("--init %s is not read: this run has begun, from %s", mine["init"], stored["init"])
         different = [words for part in RESULT for words in _differences(stored[part], mine[part], part)]
@@ -162,20 +182,11 @@ class _Run:
                 f"--workdir {self.workdir} holds another run, it differs in {different[0]}: take a new folder"
                 " (and --init to start from its weights)"
             )
-        return self.experiment.abstract_state()
 
-    def _save_frozen(self, frozen: dict[str, Any]) -> None:
-        """Once per run: it never changes."""
-        if frozen and self.main:
-            mono = Checkpoint(
-                "depth-anything", host_arrays(frozen["mono"]), self.experiment.model.mono, {"source": "training run"}
-            )
-            save_checkpoint(self.workdir / "mono", mono, dtype=self.experiment.run.frozen_dtype)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("frozen parameters are saved")
-
-    def _frozen(self, frozen: Any) -> Any:
-        return jax.tree.map(lambda x: x.astype(self.experiment.run.frozen_dtype), frozen)
+    def _freeze(self, params: Any, teachers: Any) -> Frozen:
+        """On the devices, as they are held while training."""
+        dtype = self.experiment.run.frozen_dtype
+        return self._place(jax.tree.map(lambda x: x.astype(dtype), Frozen(params, teachers)))
 
     def _place(self, tree: Any) -> Any:
         return jax.tree.map(
@@ -184,7 +195,7 @@ class _Run:
         )  # fmt: skip
 
     def _compile(self, rows: jax.sharding.NamedSharding) -> Callable:
-        step = make_step(BridgeDepth(self.experiment.model), self.experiment.model, self.experiment.solver, self.mesh)
+        step = make_step(self.objective, self.experiment.solver, self.mesh)
         state = sharding.tree_shardings(self.state, self.mesh)
         frozen = sharding.tree_shardings(self.frozen, self.mesh)
         one = sharding.replicated(self.mesh)
@@ -193,7 +204,7 @@ class _Run:
     def _description(self) -> dict[str, Any]:
         return {"experiment": self.experiment.to_dict(), "data": self.data.fingerprint}
 
-    def _report(self, step: int, metrics: dict, disparity: jax.Array, host: dict[str, np.ndarray], waited: float) -> None:
+    def _report(self, step: int, metrics: dict, shown: Any, host: dict[str, np.ndarray], waited: float) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         now = time.perf_counter()
         seconds, self.clock = now - self.clock, now
@@ -204,9 +215,9 @@ class _Run:
             self.records.step(record)
             self.progress.step(record, skipped)
             every = self.experiment.run.images_every
-            if every and step % every == 0:
-                shown = np.asarray(disparity.addressable_shards[0].data)[0]
-                self.records.picture(step, host["left"][0], shown, host["disparity"][0], host["valid"][0])
+            if every and step % every == 0 and self.objective.picture:
+                rows = jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data), shown)
+                self.records.picture(step, self.objective.picture(host, rows))
         if in_row:
             log.warning("step %d skipped: loss %s, gradient norm %s", step, values["loss"], values["grad_norm"])
         if in_row >= self.experiment.solver.max_bad_steps:
@@ -218,7 +229,7 @@ class _Run:
 
     def _evaluate(self) -> None:
         assert self.evaluate is not None
-        results = self.evaluate({**self.frozen, **self.state.params})
+        results = self.evaluate(join(self.frozen.params, self.state.best))
         if self.records:
             self.records.evaluation(self.step, results)
             shown = {name: value for name, value in results.items() if name.endswith(("/epe", "/d1"))}

@@ -1,11 +1,11 @@
 """AdamW with a table of parameter groups, clipped as PyTorch does (spec `training.md`, Optimiser).
 
-Only trained parameters come here: the frozen monocular branch has no state. Moments are float32 (float64 for float64
-parameters), whatever the parameters are.
+Only trained parameters come here: frozen ones have no state. Moments are float32 (float64 for float64 parameters), whatever
+the parameters are.
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,26 +13,7 @@ import optax
 from flax import traverse_util
 from jax import Array
 
-from bridgedepth_jax.training.config import SolverConfig
-
-
-class Group(NamedTuple):
-    """Parameters whose path (names joined by /) matches `pattern` from its beginning share a decay and a rate."""
-
-    name: str
-    pattern: str
-    decay: float
-    rate: float = 1.0  # factor on the learning rate
-
-
-def groups(solver: SolverConfig) -> tuple[Group, ...]:
-    """The table. Every parameter must match exactly one row; extend it by a row."""
-    return (
-        Group("mono", r"mono/", solver.weight_decay, solver.mono_rate),
-        Group("backbone", r"stereo_encoder/backbone/", solver.backbone_weight_decay),
-        Group("norm", r"(?!mono/|stereo_encoder/backbone/).*\bnorm[^/]*/(scale|bias)$", solver.weight_decay_norm),
-        Group("other", r"(?!mono/|stereo_encoder/backbone/|.*\bnorm[^/]*/(scale|bias)$)", solver.weight_decay),
-    )
+from bridgedepth_jax.system import Group
 
 
 def assign(params: Any, table: tuple[Group, ...]) -> Any:
@@ -49,10 +30,9 @@ def assign(params: Any, table: tuple[Group, ...]) -> Any:
     return traverse_util.unflatten_dict(flat)
 
 
-def make_optimizer(solver: SolverConfig) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(table: tuple[Group, ...]) -> optax.GradientTransformationExtraArgs:
     """`update(gradients, state, params, rate=...)`: Adam (0.9, 0.999, 1e-8) and decoupled decay, times the rate of the step."""
     adam = optax.scale_by_adam(0.9, 0.999, 1e-8)
-    table = groups(solver)
 
     def widen(tree: Any) -> Any:
         return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
@@ -74,8 +54,10 @@ def make_optimizer(solver: SolverConfig) -> optax.GradientTransformationExtraArg
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def clip(gradients: Any, limit: float) -> tuple[Any, Array]:
-    """Gradients scaled by limit / (norm + 1e-6) where that is below 1, and their global norm before."""
+def clip(gradients: Any, limit: float | None) -> tuple[Any, Array]:
+    """Gradients scaled by limit / (norm + 1e-6) where that is below 1 (None: never), and their global norm before."""
     norm = optax.tree.norm(gradients)
+    if limit is None:
+        return gradients, norm
     factor = jnp.minimum(1, limit / (norm + 1e-6))
     return jax.tree.map(lambda g: g * factor.astype(g.dtype), gradients), norm

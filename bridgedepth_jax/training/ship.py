@@ -12,8 +12,9 @@ import jax
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.store.checkpoint import DIGESTS, Checkpoint, save_checkpoint
-from bridgedepth_jax.training.export import host_arrays, load_run
+from bridgedepth_jax.training.export import host_arrays, load_run, without_remat
 from bridgedepth_jax.training.start import RANDOM
+from bridgedepth_jax.training.step import join
 
 CARD = "README.md"
 LOGGED = (0, 1, 2, 10, 50, 100, 199)  # steps, from 0, whose losses the card has
@@ -84,11 +85,11 @@ def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str,
     """
     experiment, state, frozen = load_run(workdir)
     start, records = _lines(workdir / "run.jsonl")[0], _lines(workdir / "metrics.jsonl")
-    params = host_arrays({**frozen, **state.params})
+    params = host_arrays(join(frozen, state.best))
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     if 2 * size > LIMIT:
         raise InputError(f"{workdir}: {size} parameters, {2 * size / 1e6:.1f} MB, expected at most {LIMIT / 1e6:g} MB")
-    if origin is None and experiment.init != RANDOM:
+    if origin is None and experiment.init not in RANDOM:
         raise InputError(f"{workdir}: started from {experiment.init}; the card must say what that is, expected --origin")
     init = origin.init if origin else experiment.init
     step, solver, data = int(state.step), experiment.solver, experiment.data
@@ -102,7 +103,7 @@ def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str,
         "experiment": experiment.to_dict() | {"init": init},
         "licence": "MIT",
     }
-    checkpoint = Checkpoint("bridgedepth", params, experiment.model.replace(remat=False), provenance)
+    checkpoint = Checkpoint(experiment.how.name, params, without_remat(experiment.model), provenance)
     save_checkpoint(folder, checkpoint, dtype="float16")
     text = TEXT.format(
         name=folder.name,

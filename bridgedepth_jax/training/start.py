@@ -1,59 +1,67 @@
-"""What a fresh run starts from: weights by path or name, ImageNet weights for the stereo encoder, or nothing."""
+"""What a fresh run starts from: weights by path or name, ImageNet weights for a part of them, or nothing."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint, unflatten
-from bridgedepth_jax.systems.bridgedepth.network import init_params
+from bridgedepth_jax.store.checkpoint import Checkpoint, flatten, load_checkpoint, unflatten
 from bridgedepth_jax.training.experiment import Experiment
-from bridgedepth_jax.training.export import load_run
-from bridgedepth_jax.training.state import TrainState
+from bridgedepth_jax.training.export import kinds, load_run, load_teachers, without_remat
+from bridgedepth_jax.training.step import TrainState, join
 
 log = logging.getLogger(__name__)
-RANDOM = "random-mono"
-EXPECTED = f"a checkpoint folder, a published name, a --workdir of train.py, or {RANDOM}"
+RANDOM = ("random", "random-mono")  # the second: what BridgeDepth's configs call it
+EXPECTED = f"a checkpoint folder, a published name, a --workdir of train.py, or {RANDOM[0]}"
 
 
 class Start(NamedTuple):
-    params: dict[str, Any]  # of the whole network
+    weights: dict[str, Any]  # of the whole network
     state: TrainState | None = None  # with the optimiser and step to go on from
+    teachers: Mapping[str, Checkpoint] = MappingProxyType({})
 
 
 def make_start(experiment: Experiment, init: str, imagenet: str = "") -> Start:
-    """Weights for a fresh run of `experiment`.
+    """Weights for a fresh run of `experiment`, and its teachers.
 
-    init: a checkpoint folder or published name (of BridgeDepth: all parameters; of Depth Anything V2: the monocular branch, the
-    rest as in spec section 8), a workdir of train.py, or random-mono. imagenet: a torchvision .pth for the stereo encoder.
+    init: a checkpoint folder or published name (of the system: all weights; of one of its `parts`: those, the rest at random),
+    a workdir of train.py, or random. imagenet: a .pth file of ImageNet weights for the part of the system that has any.
     Raises InputError for what is none of these or does not fit the model.
     """
     if not init:
         raise InputError(f"no --init and none in the config, expected {EXPECTED}")
+    system = experiment.how
+    teachers = {name: _load(path) for name, path in experiment.teachers}  # what is wrong shows before anything is compiled
     if (Path(init) / "checkpoints").is_dir():
         if imagenet:
             raise InputError(f"--imagenet {imagenet}: the run {init} has weights of the whole network, expected one of them")
-        return _from_run(experiment, Path(init))
-    checkpoint = None if init == RANDOM else _load(init)  # what is wrong with it shows before anything is compiled
-    if imagenet and checkpoint is not None and checkpoint.kind == "bridgedepth":
+        return _from_run(experiment, Path(init), teachers)
+    checkpoint = None if init in RANDOM else _load(init)
+    if checkpoint is not None and checkpoint.kind not in (system.name, *system.parts):
+        raise InputError(f"--init {init} holds {checkpoint.kind}, expected {' or '.join([system.name, *system.parts])}")
+    if imagenet and checkpoint is not None and checkpoint.kind == system.name:
         raise InputError(f"--imagenet {imagenet}: {init} has weights of the whole network, expected one of them")
-    backbone = _imagenet(imagenet, experiment) if imagenet else {}
+    if imagenet and not system.imagenet:
+        raise InputError(f"--imagenet {imagenet}: nothing in {system.name} starts from ImageNet weights")
+    backbone = dict(system.imagenet(imagenet, experiment.model)) if imagenet and system.imagenet else {}
     ours = _random(experiment) | backbone
     if checkpoint is not None:
-        prefix = "mono/" if checkpoint.kind == "depth-anything" else ""
+        prefix = "" if checkpoint.kind == system.name else system.parts[checkpoint.kind]
         given = {prefix + name: value for name, value in flatten(checkpoint.params).items()}
         expected = {name: value for name, value in ours.items() if name.startswith(prefix)}
         ours |= merge(expected, given, strict=experiment.solver.strict_resume, source=f"--init {init}")
-    return Start(unflatten(ours))
+    return Start(unflatten(ours), teachers=teachers)
 
 
 def _random(experiment: Experiment) -> dict[str, Any]:
-    """Initial values as in spec section 8, flat. It runs once, so compiling it fast counts, not running it fast."""
+    """The system's initial values, flat. It runs once, so compiling it fast counts, not running it fast."""
     key = jax.random.key(experiment.seed, impl="rbg")
-    initialise = jax.jit(lambda key: init_params(experiment.model, key)).lower(key)
+    initialise = jax.jit(lambda key: experiment.how.init(experiment.model, key)).lower(key)
     options: dict[str, Any] = {"xla_backend_optimization_level": 0}
     return flatten(jax.device_get(initialise.compile(options)(key)))
 
@@ -78,31 +86,31 @@ def merge(expected: dict[str, Any], given: dict[str, Any], *, strict: bool, sour
     return {name: given[name].astype(value.dtype, copy=False) if name in fits else value for name, value in expected.items()}
 
 
-def _from_run(experiment: Experiment, workdir: Path) -> Start:
+def _from_run(experiment: Experiment, workdir: Path, teachers: dict[str, Checkpoint]) -> Start:
     other, state, frozen = load_run(workdir)
-    whole = {**frozen, **state.params}
+    if other.how.name != experiment.how.name:
+        raise InputError(f"--init {workdir}: a run of {other.system}, expected one of {experiment.system}")
     if experiment.solver.no_resume_optimizer:
         ours = _random(experiment)
-        given = {name: np.asarray(value) for name, value in flatten(whole).items()}
-        return Start(unflatten(merge(ours, given, strict=experiment.solver.strict_resume, source=f"--init {workdir}")))
-    if other.model.replace(remat=False) != experiment.model.replace(remat=False):
+        given = {name: np.asarray(value) for name, value in flatten(join(frozen, state.best)).items()}
+        weights = merge(ours, given, strict=experiment.solver.strict_resume, source=f"--init {workdir}")
+        return Start(unflatten(weights), teachers=teachers)
+    if without_remat(other.model) != without_remat(experiment.model):
         raise InputError(f"--init {workdir}: its model differs, so its optimiser cannot go on; set solver.no_resume_optimizer")
-    if other.solver.train_mono != experiment.solver.train_mono:
+    trained = experiment.objective(kinds(teachers)).trained
+    before = other.objective(kinds(load_teachers(workdir, other))).trained
+    names = flatten(join(frozen, state.params))
+    if different := [name for name in names if trained(name) != before(name)]:
         raise InputError(
-            f"--init {workdir}: its solver.train_mono is {other.solver.train_mono}, so its optimiser has other parameters than"
-            " this run; set solver.no_resume_optimizer"
+            f"--init {workdir}: {different[0]} is {'trained' if before(different[0]) else 'frozen'} there, so its optimiser"
+            " has other parameters than this run; set solver.no_resume_optimizer"
         )
-    return Start(whole, state)
+    if bool(other.solver.average) != bool(experiment.solver.average):
+        raise InputError(f"--init {workdir}: solver.average is {other.solver.average} there; set solver.no_resume_optimizer")
+    return Start(join(frozen, state.params, state.collections), state, teachers)
 
 
-def _imagenet(path: str, experiment: Experiment) -> dict[str, Any]:
-    from bridgedepth_jax.convert.conversion import read_imagenet_backbone
-
-    backbone = read_imagenet_backbone(path, experiment.model)
-    return {f"stereo_encoder/backbone/{name}": value for name, value in flatten(backbone).items()}
-
-
-def _load(init: str) -> Any:
+def _load(name: str) -> Checkpoint:
     from bridgedepth_jax.store.hub import resolve
 
-    return load_checkpoint(resolve(init))
+    return load_checkpoint(resolve(name))

@@ -9,10 +9,10 @@ Expected: no score of this stage is published.
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.configs import default
+from bridgedepth_jax.configs.bridgedepth import base
 
 TRAIN = {"sceneflow": 1, "sintel_stereo": 50, "tartan_air": 1, "crestereo": 2, "in_stereo2k": 100, "eth3d": 1000}
 
 
 def get_config(vit: str = "vitl") -> ConfigDict:
-    return default.convnext(vit, 0.3, start="l_sf", train=TRAIN, crop=(384, 512), max_disp=256)
+    return base.convnext(vit, 0.3, start="l_sf", train=TRAIN, crop=(384, 512), max_disp=256)

@@ -10,15 +10,15 @@ fg / all 1.13 / 2.73 / 1.40 %. 0.13 s a pair on an RTX 3090 (also the paper's).
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.configs import default
+from bridgedepth_jax.configs.bridgedepth import base
 
 
 def get_config(vit: str = "vitl") -> ConfigDict:
-    config = default.convnext(vit, 0.3, start="l_sf", train={"kitti_mix": -1}, crop=(304, 1152), max_disp=384)
+    config = base.convnext(vit, 0.3, start="l_sf", train={"kitti_mix": -1}, crop=(304, 1152), max_disp=384)
     config.solver.max_iter = 39_000
     config.solver.batch_size = 4
     config.solver.base_lr = 2e-4
-    config.solver.loss_type = "SMOOTH_L1"
+    config.task.loss_type = "SMOOTH_L1"
     config.eval.datasets = ("kitti_2015_val",)
     config.eval.every = 500
     config.run.milestone_every = 10_000

@@ -9,10 +9,10 @@ Expected (quoted by other papers, which probably mean this checkpoint): Scene Fl
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.configs import default
+from bridgedepth_jax.configs.bridgedepth import base
 
 
 def get_config(vit: str = "vitl") -> ConfigDict:
-    config = default.get_config(vit)
-    config.model = default.model("convnext", vit, drop_path=0.2)
+    config = base.get_config(vit)
+    config.model = base.model("convnext", vit, drop_path=0.2)
     return config

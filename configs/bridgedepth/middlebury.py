@@ -10,7 +10,7 @@ Expected: no test score that we could verify is published.
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.configs import default
+from bridgedepth_jax.configs.bridgedepth import base
 
 TRAIN = {
     "falling_things": 5,
@@ -25,6 +25,6 @@ TRAIN = {
 
 
 def get_config(vit: str = "vitl") -> ConfigDict:
-    config = default.convnext(vit, 0.3, start="middlebury_pretrain", train=TRAIN, crop=(512, 768), max_disp=320)
+    config = base.convnext(vit, 0.3, start="middlebury_pretrain", train=TRAIN, crop=(512, 768), max_disp=320)
     config.solver.max_iter = 100_000
     return config

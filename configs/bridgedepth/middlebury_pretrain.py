@@ -10,7 +10,7 @@ Expected: no score of this stage is published.
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.configs import default
+from bridgedepth_jax.configs.bridgedepth import base
 
 TRAIN = {
     "sceneflow": 1,
@@ -26,6 +26,6 @@ TRAIN = {
 
 
 def get_config(vit: str = "vitl") -> ConfigDict:
-    config = default.convnext(vit, 0.3, start="l_sf", train=TRAIN, crop=(384, 512), max_disp=256)
+    config = base.convnext(vit, 0.3, start="l_sf", train=TRAIN, crop=(384, 512), max_disp=256)
     config.solver.max_iter = 200_000
     return config

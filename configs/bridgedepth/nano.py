@@ -11,20 +11,21 @@ with more steps, --config.solver.max_iter=100000.
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.configs import default
+from bridgedepth_jax.configs.bridgedepth import base
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 
 def get_config() -> ConfigDict:
-    config = default.get_config("vits")
+    config = base.get_config("vits")
     config.init = "random-mono"
     config.model = ConfigDict(ModelConfig.nano().to_dict())
     config.data.train = (("synthetic", 1),)
     config.data.crop = (96, 240)
     config.data.synthetic.max_disparity = 80.0
     config.data.augment.enabled = False  # the renderer varies the photometry itself
-    config.solver.update(max_iter=14000, batch_size=2, base_lr=1e-3, train_mono=True, mono_rate=1.0)
-    config.solver.loss_weights = (1.0, 1.4, 1.6, 2.0)
+    config.solver.update(max_iter=14000, batch_size=2, base_lr=1e-3)
+    config.task.update(train_mono=True, mono_rate=1.0)
+    config.task.loss_weights = (1.0, 1.4, 1.6, 2.0)
     config.run.update(latest_every=500, print_every=50, images_every=1000)
     config.eval.update(datasets=("synthetic",), every=0, limit=16)
     return config

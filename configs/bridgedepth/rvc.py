@@ -9,7 +9,7 @@ Expected: no score that we could verify is published.
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.configs import default
+from bridgedepth_jax.configs.bridgedepth import base
 
 TRAIN = {
     "crestereo": 1,
@@ -30,6 +30,6 @@ TRAIN = {
 
 
 def get_config(vit: str = "vitl") -> ConfigDict:
-    config = default.convnext(vit, 0.3, start="rvc_pretrain", train=TRAIN, crop=(384, 768), max_disp=256)
+    config = base.convnext(vit, 0.3, start="rvc_pretrain", train=TRAIN, crop=(384, 768), max_disp=256)
     config.solver.max_iter = 100_000
     return config

@@ -11,8 +11,8 @@ px, bad-1 3.67 %; zero-shot KITTI 2012 / 2015 D1 3.6 / 4.5 %, Middlebury Q bad-2
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.configs import default
+from bridgedepth_jax.configs.bridgedepth import base
 
 
 def get_config(vit: str = "vitl") -> ConfigDict:
-    return default.get_config(vit)
+    return base.get_config(vit)

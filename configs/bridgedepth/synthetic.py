@@ -10,12 +10,12 @@ Expected: the validation EPE in WORKDIR/evaluation.jsonl falls well below that o
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.configs import default
+from bridgedepth_jax.configs.bridgedepth import base
 
 
 def small_model() -> ConfigDict:
     """Two layers of everything, a quarter of the widths."""
-    model = default.model("resnet", "vits")
+    model = base.model("resnet", "vits")
     model.mono.update(name="small", dim=96, depth=4, heads=3, taps=(0, 1, 2, 3), features=32, out_channels=(16, 32, 48, 48))
     model.backbone.update(out_channels=64, dims=(32, 48, 64), depths=(1, 1, 1))
     model.dpn.update(max_disp=64, context_dim=32, seed_dim=32, lookup_dim=32)
@@ -25,15 +25,16 @@ def small_model() -> ConfigDict:
 
 
 def get_config() -> ConfigDict:
-    config = default.get_config("vits")
+    config = base.get_config("vits")
     config.init = "random-mono"
     config.model = small_model()
     config.data.train = (("synthetic", 1),)
     config.data.crop = (96, 192)
     config.data.synthetic.max_disparity = 48.0
     config.data.augment.enabled = False
-    config.solver.update(max_iter=1000, batch_size=4, base_lr=2e-3, train_mono=True, mono_rate=1.0, max_disp=64)
-    config.solver.loss_weights = (1.0, 1.4, 1.6, 2.0)
+    config.solver.update(max_iter=1000, batch_size=4, base_lr=2e-3)
+    config.task.update(train_mono=True, mono_rate=1.0, max_disp=64)
+    config.task.loss_weights = (1.0, 1.4, 1.6, 2.0)
     config.run.update(latest_every=100, milestone_every=1000, images_every=200)
     config.eval.update(datasets=("synthetic",), every=100, limit=32, batch=4)
     return config

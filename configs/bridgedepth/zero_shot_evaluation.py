@@ -11,11 +11,11 @@ Expected of `sf` (other papers measuring the published weights): 3.6, 4.5, 1.3 a
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.configs import default
+from bridgedepth_jax.configs.bridgedepth import base
 
 
 def get_config(vit: str = "vitl") -> ConfigDict:
-    config = default.get_config(vit)
+    config = base.get_config(vit)
     config.init = "sf"
-    config.eval.datasets = default.REAL
+    config.eval.datasets = base.REAL
     return config

@@ -43,7 +43,7 @@ class NMPConfig:
 
     prop_dim: int = 128
     dim: int = 128  # C of the specification
-    mlp_ratio: float = 4
+    mlp_ratio: float = 4.0
     window: int = 6
     refine_window: int = 4
     prop_heads: int = 4

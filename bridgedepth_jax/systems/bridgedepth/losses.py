@@ -7,15 +7,70 @@ Every mean divides by a count that depends on the ground truth alone (`Counts`).
 losses of its parts add up to the loss of the whole, so gradient accumulation changes nothing but rounding.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
+from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
-from bridgedepth_jax.training.config import SolverConfig
+
+RECURRENT_OUTPUTS = 10  # for which the original's decay of the recurrent loss is meant (5 + 5 layers)
+
+
+@dataclasses.dataclass(frozen=True)
+class StereoTask:
+    """What is learnt, and from which losses (spec `training.md`): the section `task` of an experiment."""
+
+    train_mono: bool = False  # train the monocular branch too
+    mono_rate: float = 0.1  # then: factor on its learning rate
+    backbone_weight_decay: float = 1e-5  # of stereo_encoder.backbone
+    loss_type: Literal["L1", "SMOOTH_L1"] = "L1"
+    max_disp: int = 192  # pixels; ground truth from here on counts as unknown
+    loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.4, 1.4, 1.4, 1.4, 1.6, 2.0, 2.0)  # coarse outputs, then fine ones
+
+    def __post_init__(self) -> None:
+        if self.max_disp < 1:
+            raise InputError(f"task.max_disp = {self.max_disp}, expected at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """All that the losses depend on beside arrays: of the task, and of the network that it trains."""
+
+    max_disp: int  # pixels; ground truth from here on counts as unknown
+    search: int  # pixels, range of the cost volume
+    loss_type: Literal["L1", "SMOOTH_L1"]
+    coarse_weights: tuple[float, ...]  # of the outputs of the first stage, shallow to deep
+    fine_weights: tuple[float, ...]  # of those of the second
+    recurrent_weight: float
+    recurrent_gamma: float
+
+    @classmethod
+    def of(cls, model: ModelConfig, task: StereoTask) -> Self:
+        """InputError: another number of weights than of outputs."""
+        coarse, outputs = model.nmp.infer_layers, model.nmp.infer_layers + model.nmp.refine_layers
+        if len(task.loss_weights) != outputs:
+            raise InputError(f"task.loss_weights has {len(task.loss_weights)} numbers, the model {outputs} outputs")
+        return cls(
+            max_disp=task.max_disp,
+            search=model.dpn.max_disp,
+            loss_type=task.loss_type,
+            coarse_weights=task.loss_weights[:coarse],
+            fine_weights=task.loss_weights[coarse:],
+            recurrent_weight=model.recurrent_loss_weight,
+            recurrent_gamma=model.recurrent_loss_gamma,
+        )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss in the total."""
+        coarse = zip(_layer_names("loss_coarse_disp", len(self.coarse_weights)), self.coarse_weights, strict=True)
+        fine = zip(_layer_names("loss_disp", len(self.fine_weights)), self.fine_weights, strict=True)
+        return {"loss_prop": 1.0, "init": 1.0, "loss_recurrent": self.recurrent_weight, **dict(coarse), **dict(fine)}
 
 
 class Counts(NamedTuple):
@@ -27,13 +82,13 @@ class Counts(NamedTuple):
     images: Array
 
 
-def count(disparity: Float[Array, "B H W"], valid: Bool[Array, "B H W"], model: ModelConfig, solver: SolverConfig) -> Counts:
+def count(disparity: Float[Array, "B H W"], valid: Bool[Array, "B H W"], config: LossConfig) -> Counts:
     """`Counts` of a batch; disparity in pixels, anything where not valid."""
     gt = jnp.where(valid, disparity, 0)
     return Counts(
-        proposals=jnp.sum(_proposal_mask(gt, model, solver), dtype=gt.dtype),
-        cells=jnp.sum(jnp.any(_blocks(_matchable(gt, model)), axis=-1), dtype=gt.dtype),
-        pixels=jnp.sum(_pixel_mask(gt, solver), dtype=gt.dtype),
+        proposals=jnp.sum(_proposal_mask(gt, config), dtype=gt.dtype),
+        cells=jnp.sum(jnp.any(_blocks(_matchable(gt, config)), axis=-1), dtype=gt.dtype),
+        pixels=jnp.sum(_pixel_mask(gt, config), dtype=gt.dtype),
         images=jnp.asarray(gt.shape[0], gt.dtype),
     )
 
@@ -42,16 +97,15 @@ def losses(
     output,  # StereoOutput of a training pass; not annotated, so that this file needs no network
     disparity: Float[Array, "B H W"],
     valid: Bool[Array, "B H W"],
-    model: ModelConfig,
-    solver: SolverConfig,
+    config: LossConfig,
     counts: Counts | None = None,
 ) -> dict[str, Array]:
     """Unweighted losses by the names of the specification, and `epe_train`; counts of the batch itself by default."""
     gt = jnp.where(valid, disparity, 0).astype(output.disparities.dtype)
-    counts = count(disparity, valid, model, solver) if counts is None else counts
+    counts = count(disparity, valid, config) if counts is None else counts
     counts = Counts(*(value.astype(gt.dtype) for value in counts))
-    mask = _pixel_mask(gt, solver)[None]
-    distance = _DISTANCES[solver.loss_type]
+    mask = _pixel_mask(gt, config)[None]
+    distance = _DISTANCES[config.loss_type]
 
     def mean(error: Float[Array, "L B H W"]) -> Float[Array, "L"]:
         return jnp.sum(jnp.where(mask, error, 0), axis=(1, 2, 3)) / jnp.maximum(counts.pixels, 1)
@@ -60,45 +114,33 @@ def losses(
     coarse = mean(jnp.sum(weight * distance(output.coarse_disparities - gt[None, ..., None]), axis=-1))
     fine = mean(distance(output.disparities - gt[None]))
     return {
-        "loss_prop": proposal_loss(output.proposals, gt, model, solver, counts),
-        "init": initial_loss(output.prob, gt, model, counts),
+        "loss_prop": proposal_loss(output.proposals, gt, config, counts),
+        "init": initial_loss(output.prob, gt, config, counts),
         **{name: coarse[i] for i, name in enumerate(_layer_names("loss_coarse_disp", len(coarse)))},
         **{name: fine[i] for i, name in enumerate(_layer_names("loss_disp", len(fine)))},
-        "loss_recurrent": recurrent_loss(output.mono, disparity.astype(gt.dtype), valid, model, solver, counts),
+        "loss_recurrent": recurrent_loss(output.mono, disparity.astype(gt.dtype), valid, config, counts),
         "epe_train": mean(jnp.abs(output.disparities[-1:] - gt[None]))[0],
     }
 
 
-def weights(model: ModelConfig, solver: SolverConfig) -> dict[str, float]:
-    """The weight of each loss in the total."""
-    coarse = _layer_names("loss_coarse_disp", model.nmp.infer_layers)
-    names = coarse + _layer_names("loss_disp", model.nmp.refine_layers)
-    if len(names) != len(solver.loss_weights):
-        raise ValueError(f"solver.loss_weights has {len(solver.loss_weights)} numbers, the model {len(names)} outputs")
-    fixed = {"loss_prop": 1.0, "init": 1.0, "loss_recurrent": model.recurrent_loss_weight}
-    return fixed | dict(zip(names, solver.loss_weights, strict=True))
-
-
-def total(values: dict[str, Array], model: ModelConfig, solver: SolverConfig) -> Array:
+def total(values: dict[str, Array], config: LossConfig) -> Array:
     """The weighted sum that is minimised."""
-    return sum(weight * values[name] for name, weight in weights(model, solver).items())  # type: ignore[return-value]
+    return sum(weight * values[name] for name, weight in config.weights.items())  # type: ignore[return-value]
 
 
-def proposal_loss(
-    proposals: Float[Array, "B h w N"], gt: Float[Array, "B H W"], model: ModelConfig, solver: SolverConfig, counts: Counts
-) -> Array:
+def proposal_loss(proposals: Float[Array, "B h w N"], gt: Float[Array, "B H W"], config: LossConfig, counts: Counts) -> Array:
     """Smooth L1 between each gt value and the nearest of its cell's proposals (given in 1/8 pixels)."""
-    mask = _blocks(_proposal_mask(gt, model, solver))
+    mask = _blocks(_proposal_mask(gt, config))
     error = 8 * proposals[..., None, :] - _blocks(gt)[..., None]  # B h w 64 N
     nearest = jnp.argmin(jnp.abs(error), axis=-1, keepdims=True)
     error = jnp.sum(jnp.where(lax.broadcasted_iota(nearest.dtype, error.shape, error.ndim - 1) == nearest, error, 0), axis=-1)
     return jnp.sum(jnp.where(mask, _smooth_l1(error), 0)) / (counts.proposals + 1e-6)
 
 
-def initial_loss(prob: Float[Array, "B h w D"], gt: Float[Array, "B H W"], model: ModelConfig, counts: Counts) -> Array:
+def initial_loss(prob: Float[Array, "B h w D"], gt: Float[Array, "B H W"], config: LossConfig, counts: Counts) -> Array:
     """Cross entropy of the matching distribution with a soft histogram of the cell's gt."""
     levels = prob.shape[-1]
-    mask = _blocks(_matchable(gt, model))
+    mask = _blocks(_matchable(gt, config))
     position = jnp.minimum(_blocks(gt) / 8, levels - 1)
     # The triangle of width 1 around a value is exactly its linear spread over the two nearest levels.
     level = lax.broadcasted_iota(gt.dtype, (*position.shape, levels), position.ndim)
@@ -112,18 +154,17 @@ def recurrent_loss(
     mono: Float[Array, "K B H W"],
     disparity: Float[Array, "B H W"],
     valid: Bool[Array, "B H W"],
-    model: ModelConfig,
-    solver: SolverConfig,
+    config: LossConfig,
     counts: Counts,
 ) -> Array:
     """L1 between the monocular predictions and gt, each image of each free of its own shift and scale."""
     outputs, batch = mono.shape[:2]
-    mask = (valid & (disparity < solver.max_disp)).reshape(batch, -1)
+    mask = (valid & (disparity < config.max_disp)).reshape(batch, -1)
     target = normalise(jnp.where(mask, disparity.reshape(batch, -1), 0), mask)
     prediction = normalise(mono.reshape(outputs, batch, -1), jnp.broadcast_to(mask, (outputs, *mask.shape)))
     pixels = jnp.sum(mask, axis=-1, dtype=mono.dtype)
     error = jnp.sum(jnp.where(mask[None], jnp.abs(prediction - target[None]), 0), axis=-1) / (pixels[None] + 1e-6)
-    gamma = model.recurrent_loss_gamma ** (10 / max(outputs - 1, 1))
+    gamma = config.recurrent_gamma ** (RECURRENT_OUTPUTS / max(outputs - 1, 1))
     weight = gamma ** (outputs - 1 - jnp.arange(outputs, dtype=mono.dtype))
     return jnp.sum(weight[:, None] * error) / counts.images
 
@@ -162,16 +203,16 @@ def _smooth_l1(error: Array) -> Array:
 _DISTANCES = {"L1": jnp.abs, "SMOOTH_L1": _smooth_l1}
 
 
-def _pixel_mask(gt: Array, solver: SolverConfig) -> Array:
-    return (gt > 0) & (gt < solver.max_disp)
+def _pixel_mask(gt: Array, config: LossConfig) -> Array:
+    return (gt > 0) & (gt < config.max_disp)
 
 
-def _proposal_mask(gt: Array, model: ModelConfig, solver: SolverConfig) -> Array:
-    return _pixel_mask(gt, solver) & (gt < model.dpn.max_disp)
+def _proposal_mask(gt: Array, config: LossConfig) -> Array:
+    return _pixel_mask(gt, config) & (gt < config.search)
 
 
-def _matchable(gt: Array, model: ModelConfig) -> Array:
-    return (gt > 0) & (gt < model.dpn.max_disp) & (lax.broadcasted_iota(gt.dtype, gt.shape, 2) - gt >= 0)
+def _matchable(gt: Array, config: LossConfig) -> Array:
+    return (gt > 0) & (gt < config.search) & (lax.broadcasted_iota(gt.dtype, gt.shape, 2) - gt >= 0)
 
 
 def _blocks(x: Array) -> Array:

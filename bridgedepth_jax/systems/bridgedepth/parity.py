@@ -25,10 +25,12 @@ from bridgedepth_jax.ops.image import normalize
 from bridgedepth_jax.parity import Row, load_synth, relative
 from bridgedepth_jax.store.checkpoint import Checkpoint, load_checkpoint
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.systems.bridgedepth.losses import StereoTask
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 from bridgedepth_jax.training.config import SolverConfig
+from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.sharding import make_mesh
-from bridgedepth_jax.training.state import Batch, make_state, make_step, split
+from bridgedepth_jax.training.step import Frozen, make_step
 
 FOLDER = "golden"  # under the reference
 # Limits, from the reference's README, which says what the original reaches against itself.
@@ -132,18 +134,19 @@ def check_train(case: str, weights: Weights, golden: Any, *, float64: bool) -> I
     """Losses of the first step; in float64 also the gradient norm of every parameter and the total loss of four steps."""
     reference = golden["json"]
     expected, options = reference["float64"] if float64 else reference, reference["opts"]
-    solver = SolverConfig(
-        max_iter=reference["max_iter"],
-        batch_size=len(golden["left"]),
-        loss_type=options.pop("SOLVER.LOSS_TYPE", "L1"),
-        max_disp=options.pop("SOLVER.MAX_DISP", 192),
-    )
+    solver = SolverConfig(max_iter=reference["max_iter"], batch_size=len(golden["left"]))
+    task = StereoTask(loss_type=options.pop("SOLVER.LOSS_TYPE", "L1"), max_disp=options.pop("SOLVER.MAX_DISP", 192))
     if options:
         raise InputError(f"{case}: unknown options {sorted(options)}")
+    experiment = Experiment(model=weights.config, task=task, solver=solver)
+    objective = experiment.objective()
     mesh = make_mesh(1, jax.devices()[:1])
-    step = jax.jit(make_step(BridgeDepth(weights.config), weights.config, solver, mesh, parameter_norms=True))
-    trained, frozen = split(weights.params, solver)
-    state, batch = make_state(trained, solver, 0), Batch(*(golden[name] for name in ("left", "right", "disp", "valid")))
+    step = jax.jit(make_step(objective, solver, mesh, parameter_norms=True))
+    state, fixed = experiment.begin(objective, weights.params)
+    frozen = Frozen(fixed, {})
+    batch = {
+        ours: golden[name] for ours, name in {"left": "left", "right": "right", "disparity": "disp", "valid": "valid"}.items()
+    }
     metrics = []
     for _ in expected["steps"]:
         state, values, _ = step(state, frozen, batch)
