@@ -82,6 +82,63 @@ def test_median_is_numpys_and_its_gradient_lands_on_the_middle_pixels(pixels):
     np.testing.assert_allclose(gradient, expected)
 
 
+def test_recurrent_loss_equals_a_loop():
+    """0.8 ^ (10/9) from each of ten outputs to the next; medians and deviations over an image's valid pixels."""
+    output, disparity, valid = make()
+    mask = valid & (disparity < 192)
+    total = 0.0
+    for i in range(10):
+        for b in range(2):
+            truth, guess = disparity[b][mask[b]], output.mono[i, b][mask[b]]
+            free = [(x - np.median(x)) / (np.abs(x - np.median(x)).mean() + 1e-6) for x in (truth, guess)]
+            total += 0.8 ** (10 / 9 * (9 - i)) * np.abs(free[1] - free[0]).sum() / (mask[b].sum() + 1e-6) / 2
+    counts = L.count(disparity, valid, CONFIG)
+    np.testing.assert_allclose(L.recurrent_loss(output.mono, disparity, valid, CONFIG, counts), total, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["L1", "SMOOTH_L1"])
+def test_losses_of_the_disparities_equal_a_loop(kind):
+    output, disparity, valid = make()
+    mask = valid & (disparity > 0) & (disparity < 192)
+
+    def distance(error):
+        return np.abs(error) if kind == "L1" else np.where(np.abs(error) < 1, 0.5 * error**2, np.abs(error) - 0.5)
+
+    config = L.LossConfig.of(ModelConfig(), L.StereoTask(loss_type=kind))
+    values = jax.jit(lambda *arrays: L.losses(types.SimpleNamespace(**arrays[0]), *arrays[1:], config))(
+        vars(output), disparity, valid
+    )
+    for i, aux in enumerate(["_0_aux", "_1_aux", "_2_aux", "_3_aux", ""]):
+        weight = np.exp(output.logits[i]) / np.exp(output.logits[i]).sum(-1, keepdims=True)
+        coarse = (weight * distance(output.coarse_disparities[i] - disparity[..., None])).sum(-1)[mask].mean()
+        fine = distance(output.disparities[i] - disparity)[mask].mean()
+        np.testing.assert_allclose(values[f"loss_coarse_disp{aux}"], coarse, rtol=1e-12)
+        np.testing.assert_allclose(values[f"loss_disp{aux}"], fine, rtol=1e-12)
+    np.testing.assert_allclose(values["epe_train"], np.abs(output.disparities[-1] - disparity)[mask].mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["disparities", "coarse_disparities", "proposals"])
+def test_a_larger_error_is_a_larger_loss(name):
+    """From the truth outwards, of every output alone; no other loss moves."""
+    output, _, valid = make(layers=5)
+    disparity = np.full(valid.shape, 8.0)
+    perfect = {"disparities": 8.0, "coarse_disparities": 8.0, "proposals": 1.0}
+    prefixes = {"disparities": ("loss_disp", "epe"), "coarse_disparities": ("loss_coarse",), "proposals": ("loss_prop",)}
+    run = jax.jit(lambda tree: L.losses(types.SimpleNamespace(**tree), disparity, valid, CONFIG))
+    before = None
+    for error in (0.0, 0.1, 1.0, 5.0):
+        tree = vars(output) | {key: np.full_like(getattr(output, key), value) for key, value in perfect.items()}
+        tree[name] = tree[name] + error
+        values = {key: float(value) for key, value in run(tree).items()}
+        mine = [key for key in values if key.startswith(prefixes[name])]
+        if before is None:
+            assert all(values[key] == 0 for key in mine)
+        else:
+            assert all(values[key] > before[key] for key in mine)
+            assert all(values[key] == before[key] for key in values if key not in mine)
+        before = values
+
+
 def test_recurrent_loss_ignores_shift_and_scale_of_each_image():
     output, disparity, valid = make()
     counts = L.count(disparity, valid, CONFIG)
@@ -93,13 +150,14 @@ def test_recurrent_loss_ignores_shift_and_scale_of_each_image():
 def test_parts_of_a_batch_add_up_to_the_batch():
     output, disparity, valid = make(batch=4)
     config = L.LossConfig.of(ModelConfig(), L.StereoTask(loss_type="SMOOTH_L1"))
-    whole = L.losses(output, disparity, valid, config)
+    run = jax.jit(lambda tree, *arrays: L.losses(types.SimpleNamespace(**tree), *arrays[:2], config, *arrays[2:]))
+    whole = run(vars(output), disparity, valid)
     counts = L.count(disparity, valid, config)
     parts = []
     for part in (slice(0, 1), slice(1, 4)):
         first = {name: getattr(output, name)[part] for name in ("proposals", "prob")}
         second = {name: getattr(output, name)[:, part] for name in ("disparities", "coarse_disparities", "logits", "mono")}
-        parts.append(L.losses(types.SimpleNamespace(**first, **second), disparity[part], valid[part], config, counts))
+        parts.append(run(first | second, disparity[part], valid[part], counts))
     for name, value in whole.items():
         np.testing.assert_allclose(parts[0][name] + parts[1][name], value, rtol=1e-12, err_msg=name)
 
@@ -112,7 +170,7 @@ def test_a_batch_without_ground_truth_gives_zero_and_zero_gradient():
         values = L.losses(types.SimpleNamespace(**tree), disparity, valid, CONFIG)
         return L.total(values, CONFIG)
 
-    value, gradient = jax.value_and_grad(total)(vars(output))
+    value, gradient = jax.jit(jax.value_and_grad(total))(vars(output))
     assert value == 0
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient))
 

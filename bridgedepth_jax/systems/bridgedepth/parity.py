@@ -44,6 +44,7 @@ REFINED_LOSSES = 5e-3  # ... and those behind the first discrete choice
 LOSSES_FLOAT64 = 1e-7
 GRADIENTS_FLOAT64 = 1e-6
 VANISHING = 1e-9  # of the largest gradient norm
+FEW_STEPS: dict[str, Any] = {"xla_backend_optimization_level": 0}  # which compile in half the time
 TOTALS_FLOAT64 = 1e-6
 TAPS = {  # golden key: where the network sows it, and its axes here
     "mono_input": ("mono_input", None),
@@ -141,12 +142,13 @@ def check_train(case: str, weights: Weights, golden: Any, *, float64: bool) -> I
     experiment = Experiment(model=weights.config, task=task, solver=solver)
     objective = experiment.objective()
     mesh = make_mesh(1, jax.devices()[:1])
-    step = jax.jit(make_step(objective, solver, mesh, parameter_norms=True))
     state, fixed = experiment.begin(objective, weights.params)
     frozen = Frozen(fixed, {})
     batch = {
         ours: golden[name] for ours, name in {"left": "left", "right": "right", "disparity": "disp", "valid": "valid"}.items()
     }
+    step: Any = jax.jit(make_step(objective, solver, mesh, parameter_norms=True)).lower(state, frozen, batch)
+    step = step.compile(FEW_STEPS)
     metrics = []
     for _ in expected["steps"]:
         state, values, _ = step(state, frozen, batch)
