@@ -5,21 +5,26 @@ python evaluate.py --method sgbm --datasets custom:my_pairs.csv --out results-sg
 """
 
 import argparse
+import dataclasses
 import hashlib
+from typing import Any
 
 import jax
 
+from bridgedepth_jax.build import plain
 from bridgedepth_jax.errors import InputError, command
-from bridgedepth_jax.evaluation.benchmark import Method, choose, evaluate, from_config, match_sgbm
-from bridgedepth_jax.evaluation.runner import MULTIPLE, Evaluator, network
-from bridgedepth_jax.inference.stereo import DEFAULT_MODEL, keep_compilations
+from bridgedepth_jax.evaluation.runner import Evaluator
+from bridgedepth_jax.evaluation.suite import Method, choose, evaluate, from_config, match_sgbm
+from bridgedepth_jax.inference.compiled import keep_compilations
+from bridgedepth_jax.inference.stereo import DEFAULT_MODEL
 from bridgedepth_jax.processes import start_processes
 from bridgedepth_jax.store.checkpoint import DIGESTS, load_checkpoint
 from bridgedepth_jax.store.hub import resolve
-from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.system import System, find_system
 from bridgedepth_jax.training.configfile import read_config
 
 CONFIG = "configs/zero_shot_evaluation.py"
+SGBM_MULTIPLE = 16  # pixels, to which images are padded where no network says: fewer compilations of what measures
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -39,7 +44,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=8, help="images in flight, rounded up to the devices of a process")
     parser.add_argument("--fused", action="store_true", help="a batch as one program: faster on GPUs, last digits depend on it")
     parser.add_argument(
-        "--bucket", type=int, default=MULTIPLE, help="pad sizes to multiples of this; 64 compiles less, not exact"
+        "--bucket", type=int, help="pad sizes to multiples of this, by default the network's own; 64 compiles less, not exact"
     )
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="draw the N worst and N median images of each set")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N pairs of each set")
@@ -67,11 +72,12 @@ def main() -> None:
     if args.method == "sgbm":
         method, evaluator = (
             Method("SGBM (OpenCV)", {"search": "up to the pair's largest disparity"}),
-            Evaluator(match=match_sgbm, **options),
+            Evaluator(match=match_sgbm, multiple=SGBM_MULTIPLE, **options),
         )
     else:
-        method, model = load_method(args.checkpoint, args.dtype)
-        evaluator = Evaluator(network(model), **options)
+        method, system, model = load_method(args.checkpoint, args.dtype)
+        assert system.estimate is not None  # checked there
+        evaluator = Evaluator(system.estimate(model), multiple=system.multiple, minimum=system.minimum, **options)
     result = evaluate(evaluator, method, protocols, args.root or root, args.out, pictures=args.pictures, limit=args.limit)
     if jax.process_index() == 0:
         report(result, args.out)
@@ -79,17 +85,18 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def load_method(checkpoint: str | None, dtype: str | None) -> tuple[Method, ModelConfig]:
+def load_method(checkpoint: str | None, dtype: str | None) -> tuple[Method, System, Any]:
     if checkpoint is None and not DEFAULT_MODEL.is_dir():
         raise InputError("no --checkpoint, expected a folder, a published name, or --method sgbm")
     folder = DEFAULT_MODEL if checkpoint is None else resolve(checkpoint)
     loaded = load_checkpoint(folder)
-    if not isinstance(loaded.config, ModelConfig):
-        raise InputError(f"checkpoint {folder} holds {loaded.kind}, expected bridgedepth")
-    model = loaded.config if dtype is None else loaded.config.replace(dtype=dtype)
+    system = find_system(loaded.kind)
+    if system.estimate is None:
+        raise InputError(f"checkpoint {folder} holds {loaded.kind}, expected bridgedepth or another system for pairs")
+    model = loaded.config if dtype is None else dataclasses.replace(loaded.config, dtype=dtype)
     digest = hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest()
-    identity = {"sha256": digest, "model": model.to_dict()}
-    return Method(folder.resolve().name, identity, loaded.params), model
+    identity = {"sha256": digest, "model": plain(model)}
+    return Method(folder.resolve().name, identity, loaded.params), system, model
 
 
 def report(result: dict, out: str) -> None:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one; where files are kept."""
 
 import contextlib
 import os
@@ -42,3 +42,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def cache_folder() -> Path:
+    """Of weights fetched and converted, and of compilations: $BRIDGEDEPTH_CACHE, by default ~/.cache/bridgedepth_jax."""
+    return Path(os.environ.get("BRIDGEDEPTH_CACHE") or Path.home() / ".cache" / "bridgedepth_jax")

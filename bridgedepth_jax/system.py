@@ -88,6 +88,7 @@ class Estimate:
     """What a method says about a batch of padded pairs, for the evaluator."""
 
     disparity: Array  # (B, Hp, Wp) pixels
+    confidence: Array | None = None  # (B, Hp, Wp) 0..1
     proposals: Array | None = None  # (B, Hp/8, Wp/8, N) 1/8 pixels
     raw: Array | None = None  # (B, Hp, Wp) pixels, before holes are filled, NaN in them
 

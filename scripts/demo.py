@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{name:14}{found.bad2:8.2f}{found.epe:9.2f}")
 
 
-def read_pair(args: argparse.Namespace) -> tuple[run.Pair, np.ndarray | None]:
+def read_pair(args: argparse.Namespace) -> tuple[run.LoadedPair, np.ndarray | None]:
     camera = {name: getattr(args, name) for name in CAMERA}
     if args.left is None and args.right is None:
         given = [f"--{name}" for name, value in camera.items() if value is not None]

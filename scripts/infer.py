@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     check(args)
     is_video = video.is_video(args.left)
     kinds = outputs.parse_kinds(args.save or ("color" if is_video else "disparity,color"), tuple(outputs.OUTPUTS))
-    files = [] if is_video else inputs.find_pairs(args.left, args.right)
+    files = [] if is_video else inputs.pair_files(args.left, args.right)
     names = [Path(args.left).stem] if is_video else [pair.name for pair in files]
     calibrate = run.calibrations(names, **{name: getattr(args, name) for name in CAMERA})
     needing = [kind for kind in kinds if outputs.OUTPUTS[kind].needs_calibration]

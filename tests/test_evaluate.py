@@ -17,15 +17,16 @@ import pytest
 from miniature import build, views
 
 from bridgedepth_jax.data.pairs import Pair
-from bridgedepth_jax.evaluation.benchmark import Method, draw, match_sgbm
 from bridgedepth_jax.evaluation.protocol import Protocol, default_protocol
 from bridgedepth_jax.evaluation.quoted import QUOTED
 from bridgedepth_jax.evaluation.records import Record
-from bridgedepth_jax.evaluation.runner import Evaluator, network
+from bridgedepth_jax.evaluation.runner import Evaluator
 from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
+from bridgedepth_jax.evaluation.suite import Method, draw, match_sgbm
 from bridgedepth_jax.networks.config import BackboneConfig, MonoConfig
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, NMPConfig, ProposalConfig
+from bridgedepth_jax.systems.bridgedepth.system import estimate
 
 ROOT = Path(__file__).parent.parent
 command_line = runpy.run_path(str(ROOT / "evaluate.py"))
@@ -250,7 +251,7 @@ def test_network_batch_and_devices(workspace, checkpoint):
 
     pairs = [Pair("planes", str(i), "sparse", Path(), Path()) for i in range(10)]
     one, batch, eight = (
-        Evaluator(network(config), batch=size, devices=jax.devices()[:devices])(
+        Evaluator(estimate(config), multiple=16, minimum=32, batch=size, devices=jax.devices()[:devices])(
             method.params, pairs, Protocol("planes"), read=read
         )
         for size, devices in ((1, 1), (8, 1), (8, 8))

@@ -16,7 +16,8 @@ from bridgedepth_jax.data.pairs import Pair
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, default_protocol, pixel_masks
 from bridgedepth_jax.evaluation.records import Record, ResultsFile, summarize
-from bridgedepth_jax.evaluation.runner import Evaluator, Prediction
+from bridgedepth_jax.evaluation.runner import Evaluator
+from bridgedepth_jax.system import Estimate
 
 SIZES = ((48, 64), (61, 93), (64, 96), (40, 50))
 PROTOCOL = Protocol("fake", (1.0, 2.5), 60.0)
@@ -59,14 +60,14 @@ def predict(params, left, right):
     smooth = (grey + jnp.roll(grey, 1, 1) + jnp.roll(grey, 1, 2)) / 3
     cells = smooth.reshape(left.shape[0], left.shape[1] // 8, 8, left.shape[2] // 8, 8)
     proposals = jnp.stack([cells.max((2, 4)), cells.min((2, 4))], -1) / 8
-    return Prediction(smooth, proposals)
+    return Estimate(smooth, proposals=proposals)
 
 
 PARAMS = {"scale": np.full(4, 0.3, np.float32)}
 
 
 def evaluate(pairs=None, done=(), on_record=None, params=PARAMS, **options):
-    evaluator = Evaluator(predict, **options)
+    evaluator = Evaluator(predict, multiple=16, minimum=32, **options)
     return evaluator(params, make_pairs() if pairs is None else pairs, PROTOCOL, read=read, done=done, on_record=on_record)
 
 
@@ -142,7 +143,7 @@ def test_means(reference):
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_one_compilation_per_size(fused):
-    evaluator = Evaluator(predict, batch=2, fused=fused, devices=jax.devices()[:1])
+    evaluator = Evaluator(predict, multiple=16, minimum=32, batch=2, fused=fused, devices=jax.devices()[:1])
     evaluator(PARAMS, make_pairs(), PROTOCOL, read=read)
     evaluator(PARAMS, make_pairs(), PROTOCOL, read=read)
     assert {rows for rows, *_ in evaluator.steps} == {2 if fused else 1}
@@ -150,11 +151,11 @@ def test_one_compilation_per_size(fused):
 
 
 def test_bucket_merges_sizes_and_says_what_it_takes():
-    evaluator = Evaluator(predict, batch=2, devices=jax.devices()[:1], bucket=64)
+    evaluator = Evaluator(predict, batch=2, devices=jax.devices()[:1], bucket=64, multiple=16)
     evaluator(PARAMS, make_pairs(), PROTOCOL, read=read)
     assert {key[1:] for key in evaluator.steps} == {(64, 64), (64, 128)}
     with pytest.raises(InputError, match="bucket 24"):
-        Evaluator(predict, bucket=24)
+        Evaluator(predict, bucket=24, multiple=16)
 
 
 def test_interrupted_and_continued(reference, tmp_path):

@@ -11,7 +11,8 @@ import tiny
 
 from bridgedepth_jax import InputError, Prediction, Predictor
 from bridgedepth_jax.inference import stereo as module
-from bridgedepth_jax.inference.stereo import as_rgb, find_devices, find_occluded, keep_compilations, resize_images
+from bridgedepth_jax.inference.compiled import find_devices, keep_compilations
+from bridgedepth_jax.inference.stereo import as_rgb, find_occluded, resize_images
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
@@ -54,7 +55,7 @@ def test_sizes_with_one_padded_size_compile_once(params):
         assert predictor(*tiny.images(height, width)).disparity.shape == (height, width)
     left, right = tiny.images(64, 96)
     predictor(left.astype(np.float64), right[..., 0])
-    assert predictor._forward._cache_size() == 1
+    assert predictor._run._forward._cache_size() == 1
 
 
 def test_kinds_of_images(predictor, pair):
@@ -102,7 +103,7 @@ def test_eight_devices_equal_one(predictor, params, eight):
     some = spread(eight[0][:3], eight[1][:3])
     assert some.disparity.shape == (3, 60, 90)
     np.testing.assert_allclose(some.disparity, expected.disparity[:3], atol=TOLERANCE)
-    assert spread._forward._cache_size() == 1
+    assert spread._run._forward._cache_size() == 1
 
 
 def test_batches_of_a_fixed_size(predictor, params, eight):
@@ -110,7 +111,7 @@ def test_batches_of_a_fixed_size(predictor, params, eight):
     # Another program with another rounding, which random weights amplify.
     np.testing.assert_allclose(fixed(*eight).disparity, predictor(*eight).disparity, atol=0.01)
     assert fixed(eight[0][0], eight[1][0]).disparity.shape == (60, 90)
-    assert fixed._forward._cache_size() == 1
+    assert fixed._run._forward._cache_size() == 1
 
 
 def test_scale_gives_input_pixels(predictor):
@@ -204,7 +205,7 @@ def test_dtype(params, pair):
     assert predictor.config.dtype == "bfloat16" and tiny.MODEL.dtype == "float32"
     result = predictor(*pair)
     assert result.disparity.dtype == np.float32 and np.isfinite(result.disparity).all()
-    assert {leaf.dtype for leaf in jax.tree.leaves(predictor._params)} == {np.dtype(np.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(predictor._run._params)} == {np.dtype(np.float32)}
     with pytest.raises(InputError, match="dtype 'float16', expected one of"):
         Predictor(tiny.MODEL, params, dtype="float16")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.store.run import Checkpoints, describe
+from bridgedepth_jax.store.run_state import Checkpoints, describe
 from bridgedepth_jax.system import Group
 from bridgedepth_jax.training import optimizer
 from bridgedepth_jax.training.config import SolverConfig

@@ -12,7 +12,7 @@ from bridgedepth_jax.data import DataConfig, make_train_dataset
 from bridgedepth_jax.data.tfds import pack
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.feed import batches
-from bridgedepth_jax.training.validation import _rows
+from bridgedepth_jax.training.validation import evaluation_set
 
 
 def test_batches_are_spread_over_the_devices_in_order(tmp_path):
@@ -33,12 +33,12 @@ def test_validation_reads_packed_sets_where_training_does(tmp_path):
     pack("eth3d", tmp_path / "raw", tmp_path / "packed")
     raw = Experiment(data=DataConfig(root=str(tmp_path / "raw")))
     packed = Experiment(data=DataConfig(root=str(tmp_path / "packed"), source="tfds"))
-    protocol, pairs, read = _rows("eth3d", raw)
-    same_protocol, numbers, read_packed = _rows("eth3d", packed)
+    protocol, pairs, read = evaluation_set("eth3d", raw)
+    same_protocol, numbers, read_packed = evaluation_set("eth3d", packed)
     assert protocol == same_protocol and len(pairs) == len(numbers) == 2
     for pair, number in zip(pairs, numbers, strict=True):
         one, two = read(pair), read_packed(number)
         assert one["name"] == two["name"]
         np.testing.assert_array_equal(one["disparity"], two["disparity"])
     limited = dataclasses.replace(packed, eval=dataclasses.replace(packed.eval, limit=1))
-    assert len(_rows("eth3d", limited)[1]) == 1
+    assert len(evaluation_set("eth3d", limited)[1]) == 1

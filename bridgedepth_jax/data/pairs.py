@@ -18,8 +18,10 @@ import cv2
 import numpy as np
 
 from bridgedepth_jax.data import formats
+from bridgedepth_jax.data.calibration import READERS
 from bridgedepth_jax.data.table import DATASETS, Dataset, Kind, Source, Swap
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.geometry import Calibration
 
 
 class Sample(TypedDict):
@@ -49,7 +51,8 @@ class Pair:
     valid: Path | None = None  # extra mask, nonzero is valid
     nonocc: Path | None = None  # mask (255) or disparity (> 0) of non-occluded pixels
     right_disparity: Path | None = None
-    calib: Path | None = None  # of Middlebury or KITTI, where it is there, for metric depth
+    calib: Path | None = None  # where it is there, for metric depth: `read_calibration`
+    calibration: str = "middlebury"  # its format, a row of `calibration.READERS`
 
     def files(self, *, right_disparity: bool = False) -> dict[str, Path]:
         """Every file that reading the sample needs, by role; what a packed set stores."""
@@ -108,6 +111,12 @@ def _nonocc(data: bytes, name: str) -> np.ndarray:
 def _same_shape(pair: Pair, role: str, array: np.ndarray, left: np.ndarray) -> None:
     if array.shape[:2] != left.shape[:2]:
         raise InputError(f"{getattr(pair, role)}: {array.shape[:2]}, but its left image {pair.left} is {left.shape[:2]}")
+
+
+def read_calibration(pair: Pair) -> Calibration:
+    """Of a pair that has a calibration file. Raises InputError where it cannot be read."""
+    assert pair.calib is not None
+    return READERS[pair.calibration](pair.calib)
 
 
 def find_pairs(name: str, root: str | Path) -> tuple[Pair, ...]:
@@ -172,6 +181,7 @@ def _source_pairs(name: str, dataset: Dataset, source: Source, root: Path) -> tu
             Pair(
                 name, left, dataset.kind, root / left, root / right,
                 format=dataset.format if source.disparity is not None else None,
+                calibration=source.calibration,
                 **{role: root / path for role, path in files.items()},
             )
         )  # fmt: skip

@@ -23,7 +23,7 @@ from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.data.sources import Storage, SyntheticOptions, open_source
 from bridgedepth_jax.errors import InputError
 
-Batch = dict[str, np.ndarray]
+HostBatch = dict[str, np.ndarray]
 
 _LOG = logging.getLogger(__name__)
 _ENDLESS = 2**40  # samples: more than any run takes
@@ -115,7 +115,7 @@ class TrainDataset:
         made = augment(sample, sample.get("kind", "masked"), self.config.crop, self.config.augment, rng)
         return {**made, "skipped": np.int32(skipped)}
 
-    def batch(self, step: int, host: int = 0, hosts: int = 1) -> Batch:
+    def batch(self, step: int, host: int = 0, hosts: int = 1) -> HostBatch:
         """The batch of a step (this host's part of it), made here and now."""
         return _stack([self.element(position) for position in self._positions(step, host, hosts)])[0]
 
@@ -161,14 +161,14 @@ class TrainDataset:
         return source[(index - (self.ends[row - 1] if row else 0)) % len(source)]
 
 
-class BatchIterator(Iterator[Batch]):
+class BatchIterator(Iterator[HostBatch]):
     """Batches in order; `skipped` counts the broken files replaced so far."""
 
-    def __init__(self, batches: Iterator[tuple[Batch, int]]):
+    def __init__(self, batches: Iterator[tuple[HostBatch, int]]):
         self._batches = batches
         self.skipped = 0
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> HostBatch:
         batch, skipped = next(self._batches)
         if skipped:
             self.skipped += skipped
@@ -213,7 +213,7 @@ def prefetch_to_device(batches: Iterable[Any], put: Callable[[Any], Any], depth:
     yield from queue
 
 
-def _stack(elements: Sequence[dict[str, Any]]) -> tuple[Batch, int]:
+def _stack(elements: Sequence[dict[str, Any]]) -> tuple[HostBatch, int]:
     batch = {key: np.stack([element[key] for element in elements]) for key in elements[0]}
     return batch, int(batch.pop("skipped").sum())
 

@@ -24,6 +24,7 @@ class Source:
     nonocc: Swap | None = None  # these three are used where the file is there
     right_disparity: Swap | None = None
     calib: Swap | None = None
+    calibration: Literal["kitti", "middlebury"] = "middlebury"  # format of that file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,12 @@ def _kitti(year: int, split: str) -> Source:
     """A split of KITTI: train, val, trainval or test."""
     left, right, disparity, nonocc, calib = _KITTI_FOLDERS[year]
     folder = f"KITTI/KITTI_{year}/" + ("testing" if split == "test" else "training")
-    source = Source(f"{folder}/{left}/*_10.png", ((left, right),), calib=((rf"{left}/([^/]*)_10\.png$", rf"{calib}/\1.txt"),))
+    source = Source(
+        f"{folder}/{left}/*_10.png",
+        ((left, right),),
+        calib=((rf"{left}/([^/]*)_10\.png$", rf"{calib}/\1.txt"),),
+        calibration="kitti",
+    )
     if split == "test":
         return source
     everything, val = frozenset(range(_KITTI_FRAMES[year])), _KITTI_VAL[year]

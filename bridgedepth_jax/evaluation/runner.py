@@ -10,95 +10,81 @@ Letters: B batch, H W image, Hp Wp padded image, N proposals.
 import collections
 import concurrent.futures
 import math
+import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bridgedepth_jax.data.calibration import kitti_calibration
-from bridgedepth_jax.data.pairs import Pair, Sample, read_sample
+from bridgedepth_jax.data.pairs import Sample, read_calibration, read_sample
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation import metrics
 from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, pixel_masks
 from bridgedepth_jax.evaluation.records import Record, gather
 from bridgedepth_jax.geometry import Calibration
+from bridgedepth_jax.system import Estimate
 
-MULTIPLE = 16  # the network's own padding: rows on top, columns on the right
-MIN_SIDE = 32
-
-
-@flax.struct.dataclass
-class Prediction:
-    """What a method says about a batch of padded images."""
-
-    disparity: jax.Array  # (B, Hp, Wp) pixels
-    proposals: jax.Array | None = None  # (B, Hp/8, Wp/8, N) 1/8 pixels
-    raw: jax.Array | None = None  # (B, Hp, Wp) pixels, before holes are filled, NaN in them
-
-
-Predict = Callable[[Any, jax.Array, jax.Array], Prediction]  # params, left, right (B, Hp, Wp, 3) uint8; jittable
 Match = Callable[[Sample], tuple[np.ndarray, np.ndarray | None]]  # a pair -> disparity and raw (H, W), on the host
-Consume = Callable[[Pair, Sample, np.ndarray, Record], None]  # with the disparity (H, W) of the image
+Consume = Callable[[Any, Sample, np.ndarray, Record], None]  # with the disparity (H, W) of the image
+
+
+class Named(typing.Protocol):
+    """What is evaluated: `bridgedepth_jax.data.Pair`, or anything that `read` takes. `calib` None: no metric depth."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def calib(self) -> Any: ...
 
 
 class _Image(NamedTuple):
     """A pair, read and padded."""
 
-    pair: Pair
+    pair: Any
     sample: Sample
     arrays: dict[str, np.ndarray]
     problem: str
-
-
-def network(config: Any) -> Predict:
-    """The network as a method; `params` is its parameter tree."""
-    from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
-
-    model = BridgeDepth(config)
-    dtype = jnp.float64 if config.dtype == "float64" else jnp.float32
-
-    def predict(params: Any, left: jax.Array, right: jax.Array) -> Prediction:
-        out: Any = model.apply({"params": params}, left.astype(dtype), right.astype(dtype))
-        return Prediction(out.disparity, out.proposals)
-
-    return predict
 
 
 class Evaluator:
     """A method with its compiled functions, one per padded size; keep it to evaluate again without compiling.
 
     Args:
-      predict: of a batch, jitted and run on the devices; or None and
+      estimate: of a batch (weights, left, right (B, Hp, Wp, 3) uint8), jitted and run on the devices; or None and
       match: of one pair on the host (threads).
       batch: images in flight on the devices of a process; rounded up to a multiple of these.
       fused: one program for all rows of a batch on a device: faster where one image does not fill it, but then the numbers
         depend on the batch in the last digits. Small groups take smaller batches.
-      bucket: sizes are padded to multiples of this. 16 is exact; more means fewer compilations, but then the network sees
-        more padding than alone and the numbers change slightly.
+      bucket: sizes are padded to multiples of this, by default of `multiple`, which is exact; more means fewer compilations,
+        but then the network sees more padding than alone and the numbers change slightly.
+      multiple, minimum: of a side, in pixels, that `estimate` takes (`System.multiple`, `System.minimum`).
       devices: `jax.Device`s of this process; all by default.
       workers: threads that read ahead.
     """
 
     def __init__(
         self,
-        predict: Predict | None = None,
+        estimate: Callable[[Any, jax.Array, jax.Array], Estimate] | None = None,
         match: Match | None = None,
         *,
         batch: int = 1,
         fused: bool = False,
-        bucket: int = MULTIPLE,
+        bucket: int | None = None,
+        multiple: int = 1,
+        minimum: int = 1,
         devices: Sequence[Any] | None = None,
         workers: int = 4,
     ):
-        if (predict is None) == (match is None):
-            raise ValueError("an Evaluator needs either predict or match")
-        if bucket < MULTIPLE or bucket % MULTIPLE:
-            raise InputError(f"bucket {bucket}, expected a multiple of {MULTIPLE}")
+        if (estimate is None) == (match is None):
+            raise ValueError("an Evaluator needs either estimate or match")
+        bucket = multiple if bucket is None else bucket
+        if bucket < multiple or bucket % multiple:
+            raise InputError(f"bucket {bucket}, expected a multiple of {multiple}")
+        self.exact, self._minimum = bucket == multiple, minimum
         if batch < 1 or workers < 1:
             raise InputError(f"batch {batch} and workers {workers}, expected positive numbers")
         devices = list(devices or jax.local_devices())
@@ -109,17 +95,17 @@ class Evaluator:
         self._in_flight = 1 if fused else steps
         self._mesh = Mesh(np.array(devices), ("batch",))
         self._rows = NamedSharding(self._mesh, PartitionSpec("batch"))
-        self._predict = None if predict is None else self._on_rows(predict, has_params=True)
+        self._estimate = None if estimate is None else self._on_rows(estimate, has_params=True)
         self._measure = {}  # thresholds -> jitted function
         self.steps: collections.Counter[tuple[int, int, int]] = collections.Counter()  # batches by (rows, Hp, Wp)
 
     def __call__(
         self,
         params: Any,
-        pairs: Sequence[Pair],
+        pairs: Sequence[Named],
         protocol: Protocol,
         *,
-        read: Callable[[Pair], Sample] = read_sample,
+        read: Callable[[Any], Sample] = read_sample,
         done: Iterable[Record] = (),
         on_record: Callable[[Record], None] | None = None,
         consume: Consume | None = None,
@@ -128,7 +114,7 @@ class Evaluator:
         """Records of all pairs, sorted by name, the same on every process.
 
         Args:
-          params: of `predict`; numpy or jax arrays, also sharded over processes.
+          params: of `estimate`; numpy or jax arrays, also sharded over processes.
           done: records that this or another process already has; their images are not evaluated again.
           on_record: called with each new record of this process that has no problem, to keep it.
           consume: called with each image and its disparity, on the process that had it.
@@ -139,7 +125,7 @@ class Evaluator:
             raise InputError(f"{protocol.name}: {len(twice)} names occur more than once, the first is {twice[0]}")
         records = {record.name: record for record in gather(done) if record.name in set(names)}
         todo = [pair for pair in pairs if pair.name not in records][jax.process_index() :: jax.process_count()]
-        placed = None if self._predict is None else self._place(params)  # all processes: may gather shards
+        placed = None if self._estimate is None else self._place(params)  # all processes: may gather shards
         new = []
         bar = tqdm.tqdm(total=len(todo), desc=protocol.name, unit="image", disable=not progress, dynamic_ncols=True)
         with bar:
@@ -153,10 +139,10 @@ class Evaluator:
         return gather([*records.values(), *new])
 
     def _run(
-        self, params: Any, pairs: Sequence[Pair], protocol: Protocol, read: Callable[[Pair], Sample]
+        self, params: Any, pairs: Sequence[Named], protocol: Protocol, read: Callable[[Any], Sample]
     ) -> Iterator[tuple[Record, _Image | None, np.ndarray | None]]:
         groups: dict[tuple[int, int], list[_Image]] = collections.defaultdict(list)
-        pending: collections.deque[tuple[list[_Image], Prediction, Any]] = (
+        pending: collections.deque[tuple[list[_Image], Estimate, Any]] = (
             collections.deque()
         )  # computing while the next are read
         for image in self._read_ahead(pairs, protocol, read):
@@ -176,7 +162,7 @@ class Evaluator:
         while pending:
             yield from self._finish(*pending.popleft(), protocol)
 
-    def _read_ahead(self, pairs: Sequence[Pair], protocol: Protocol, read: Callable[[Pair], Sample]) -> Iterator[_Image]:
+    def _read_ahead(self, pairs: Sequence[Named], protocol: Protocol, read: Callable[[Any], Sample]) -> Iterator[_Image]:
         with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
             waiting: collections.deque = collections.deque()
             for pair in pairs:
@@ -186,13 +172,13 @@ class Evaluator:
             while waiting:
                 yield waiting.popleft().result()
 
-    def _load(self, pair: Pair, protocol: Protocol, read: Callable[[Pair], Sample]) -> _Image:
+    def _load(self, pair: Any, protocol: Protocol, read: Callable[[Any], Sample]) -> _Image:
         try:
             sample = read(pair)
             calibration = _calibration(pair, sample)
         except InputError as error:
             return _Image(pair, {}, {}, str(error))  # type: ignore[arg-type]
-        problem = _problem(sample, protocol)
+        problem = _problem(sample, protocol, self._minimum)
         if problem:
             return _Image(pair, sample, {}, problem)
         arrays = _padded(sample, protocol, calibration, self.bucket)
@@ -201,7 +187,7 @@ class Evaluator:
             arrays |= _pad_all({"disparity": disparity} | ({} if raw is None else {"raw": raw}), self.bucket)
         return _Image(pair, sample, arrays, "")
 
-    def _dispatch(self, params: Any, images: list[_Image], protocol: Protocol) -> tuple[list[_Image], Prediction, Any]:
+    def _dispatch(self, params: Any, images: list[_Image], protocol: Protocol) -> tuple[list[_Image], Estimate, Any]:
         """Starts a batch on the devices: rows beyond the images repeat the first with no pixel to count."""
         height, width = images[0].arrays["left"].shape[:2]
         rows = -(-len(images) // self._devices) * self._devices
@@ -215,10 +201,10 @@ class Evaluator:
             batch[key] = np.concatenate([stacked, np.zeros_like(rest) if key == "masks" else rest])
         batch = {key: jax.device_put(value, self._rows) for key, value in batch.items()}
         left, right = batch.pop("left"), batch.pop("right")
-        if self._predict is not None:
-            prediction = self._predict(params, left, right)
+        if self._estimate is not None:
+            prediction = self._estimate(params, left, right)
         else:
-            prediction = Prediction(batch.pop("disparity"), raw=batch.pop("raw", None))
+            prediction = Estimate(batch.pop("disparity"), raw=batch.pop("raw", None))
         thresholds = tuple(sorted({*metrics.THRESHOLDS, *protocol.thresholds}))
         key = thresholds, protocol.max_disp
         if key not in self._measure:
@@ -226,7 +212,7 @@ class Evaluator:
         return images, prediction, self._measure[key](prediction, batch)
 
     def _finish(
-        self, images: list[_Image], prediction: Prediction, sums: Any, protocol: Protocol
+        self, images: list[_Image], prediction: Estimate, sums: Any, protocol: Protocol
     ) -> Iterator[tuple[Record, _Image, np.ndarray]]:
         sums = jax.device_get(sums)
         disparity = np.asarray(prediction.disparity)
@@ -266,7 +252,7 @@ class Evaluator:
 def _measure(thresholds: tuple[float, ...], max_disp: float | None) -> Callable:
     """(prediction, padded ground truth) -> {mask: {metric: (sum, count)}}, leaves (B,); masks of the raw answer `raw/...`."""
 
-    def measure(prediction: Prediction, batch: dict[str, jax.Array]) -> dict[str, dict[str, metrics.SumCount]]:
+    def measure(prediction: Estimate, batch: dict[str, jax.Array]) -> dict[str, dict[str, metrics.SumCount]]:
         masks = {name: (batch["masks"] >> bit) & 1 == 1 for bit, name in enumerate(MASKS)}
 
         def of(disparity: jax.Array) -> dict[str, dict[str, metrics.SumCount]]:
@@ -307,23 +293,22 @@ def _pad_all(arrays: dict[str, np.ndarray], bucket: int, edge: bool = True) -> d
     return result
 
 
-def _calibration(pair: Pair, sample: Sample) -> Calibration | None:
+def _calibration(pair: Any, sample: Sample) -> Calibration | None:
     if pair.calib is None:
         return None
     height, width = sample["disparity"].shape
-    read = kitti_calibration if pair.dataset.startswith("kitti") else Calibration.from_middlebury
-    return read(pair.calib).fitted(width, height)
+    return read_calibration(pair).fitted(width, height)
 
 
-def _problem(sample: Sample, protocol: Protocol) -> str:
+def _problem(sample: Sample, protocol: Protocol, minimum: int) -> str:
     """Why a readable sample cannot be measured, or nothing."""
     height, width = sample["left"].shape[:2]
     for key in ("right", "disparity", "valid"):
         if sample[key].shape[:2] != (height, width):
             other = "x".join(map(str, sample[key].shape[1::-1]))
             return f"left image {width}x{height}, but {key} {other}"
-    if min(height, width) < MIN_SIDE:
-        return f"{width}x{height}, expected at least {MIN_SIDE} pixels a side"
+    if min(height, width) < minimum:
+        return f"{width}x{height}, expected at least {minimum} pixels a side"
     return "" if pixel_masks(sample, protocol).any() else "no pixel with ground truth"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
 from bridgedepth_jax.geometry import Calibration
-from bridgedepth_jax.inference.run import Pair
+from bridgedepth_jax.inference.run import LoadedPair
 from bridgedepth_jax.visualize import colorize, error_colors
 
 # As the documentation of `skimage.data.stereo_motorcycle` has it; metres.
@@ -24,7 +24,7 @@ class Errors(NamedTuple):
     epe: float  # mean error in pixels
 
 
-def motorcycle() -> tuple[Pair, np.ndarray]:
+def motorcycle() -> tuple[LoadedPair, np.ndarray]:
     """The pair "motorcycle" of Middlebury 2014 at a quarter of its size, and its disparity (H, W) float32.
 
     Raises InputError: scikit-image is not installed.
@@ -38,7 +38,7 @@ def motorcycle() -> tuple[Pair, np.ndarray]:
         ) from None
     left, right, truth = stereo_motorcycle()
     truth = np.where(np.isfinite(truth), truth, np.nan).astype(np.float32)
-    return Pair("motorcycle", left, right, ("left", "right"), MOTORCYCLE), truth
+    return LoadedPair("motorcycle", left, right, ("left", "right"), MOTORCYCLE), truth
 
 
 def errors(disparity: np.ndarray, truth: np.ndarray) -> Errors:
@@ -48,7 +48,7 @@ def errors(disparity: np.ndarray, truth: np.ndarray) -> Errors:
     return Errors(100 * float(np.mean(error > 2)), float(np.mean(error)))
 
 
-def filled_sgbm(pair: Pair, truth: np.ndarray) -> np.ndarray:
+def filled_sgbm(pair: LoadedPair, truth: np.ndarray) -> np.ndarray:
     """Semi-global matching (H, W), holes filled, searching up to the pair's largest true disparity."""
     return fill_rows(sgbm(pair.left, pair.right, float(np.nanmax(truth))))
 

@@ -3,7 +3,6 @@
 Letters: B batch, H W size of the images.
 """
 
-import functools
 import os
 from collections.abc import Mapping
 from typing import Any, Self
@@ -14,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.inference.stereo import DTYPES, Devices, as_rgb, find_devices, keep_compilations
+from bridgedepth_jax.inference.compiled import DTYPES, Compiled, Devices
+from bridgedepth_jax.inference.stereo import as_rgb
 from bridgedepth_jax.networks.config import MonoConfig
 from bridgedepth_jax.networks.depth_anything import DepthAnything
 from bridgedepth_jax.ops.image import normalize
@@ -31,7 +31,7 @@ class DepthPredictor:
     Args:
       config, params: the network and its parameters, copied to the device once, as float32.
       dtype: "float32" or "bfloat16", the computation.
-      devices: as for `Predictor`; the first one is used.
+      devices: as for `Predictor`.
 
     Each resized size compiles once; compilations are kept on disk as by `Predictor`.
 
@@ -43,11 +43,9 @@ class DepthPredictor:
     ) -> None:
         if dtype not in (None, *DTYPES):
             raise InputError(f"dtype {dtype!r}, expected one of {list(DTYPES)}")
-        keep_compilations()
         self.config = config
-        self._device = find_devices(devices)[0]
-        self._params = jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), dict(params)), self._device)
-        self._forward = jax.jit(functools.partial(_forward, DepthAnything(config, jnp.dtype(dtype or "float32"))))
+        network = DepthAnything(config, jnp.dtype(dtype or "float32"))
+        self._run = Compiled(lambda params, image: (_forward(network, params, image),), params, devices=devices)
 
     @classmethod
     def load(cls, checkpoint: str | os.PathLike, **options: Any) -> Self:
@@ -79,7 +77,7 @@ class DepthPredictor:
         resized = np.stack(
             [cv2.resize(one.astype(np.float32), (seen_width, seen_height), interpolation=cv2.INTER_CUBIC) for one in batch]
         )
-        depth = np.asarray(self._forward(self._params, jax.device_put(resized, self._device)))
+        (depth,) = self._run(resized)
         depth = np.stack([_resize_aligned(one, height, width) for one in depth])
         return depth.reshape(image.shape[:-1])
 

@@ -27,7 +27,7 @@ class PairFiles:
     right: Path
 
 
-def find_pairs(left: str, right: str) -> list[PairFiles]:
+def pair_files(left: str, right: str) -> list[PairFiles]:
     """Two files, folders or globs -> pairs in the order of their names.
 
     Two files are a pair whatever they are called. Otherwise names must agree: in a folder that is the file name without its
@@ -47,7 +47,7 @@ def find_pairs(left: str, right: str) -> list[PairFiles]:
 
 
 def find_files(pattern: str, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
-    """A file, a folder or a glob -> {name: file}, names as in `find_pairs`, only files with one of the suffixes.
+    """A file, a folder or a glob -> {name: file}, names as in `pair_files`, only files with one of the suffixes.
 
     Raises InputError: nothing found, or two files with one name.
     """

@@ -23,7 +23,7 @@ Calibrate = Callable[[str, int, int], Calibration | None]  # name of the pair, w
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class LoadedPair:
     """Images (H, W, 3) uint8 RGB of one size, where they come from, and the calibration of images of this size."""
 
     name: str
@@ -85,7 +85,7 @@ def calibrations(
 
 def make_pair(
     name: str, left: np.ndarray, right: np.ndarray, files: tuple[str, str], *, scale: float, calibrate: Calibrate | None
-) -> Pair:
+) -> LoadedPair:
     """Raises InputError, naming the files, for sizes that differ or are too small."""
     sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (left, right)]
     if sizes[0] != sizes[1]:
@@ -95,16 +95,16 @@ def make_pair(
         scaled_size(width, height, scale)
     except InputError as error:
         raise InputError(f"{files[0]}: {error}") from None
-    return Pair(name, left, right, files, calibrate and calibrate(name, width, height))
+    return LoadedPair(name, left, right, files, calibrate and calibrate(name, width, height))
 
 
-def image_pairs(files: Iterable[inputs.PairFiles], *, scale: float, calibrate: Calibrate | None) -> Iterator[Pair]:
+def image_pairs(files: Iterable[inputs.PairFiles], *, scale: float, calibrate: Calibrate | None) -> Iterator[LoadedPair]:
     for pair in files:
         images = read_image(pair.left), read_image(pair.right)
         yield make_pair(pair.name, *images, (str(pair.left), str(pair.right)), scale=scale, calibrate=calibrate)
 
 
-def video_pairs(left: str, right: str, *, scale: float, calibrate: Calibrate | None) -> Iterator[Pair]:
+def video_pairs(left: str, right: str, *, scale: float, calibrate: Calibrate | None) -> Iterator[LoadedPair]:
     """Frame by frame, as long as both last; named <name of the left file>_<number of the frame>."""
     name = Path(left).stem
     for i, images in enumerate(zip(video.read_frames(left), video.read_frames(right), strict=False)):
@@ -113,8 +113,8 @@ def video_pairs(left: str, right: str, *, scale: float, calibrate: Calibrate | N
 
 
 def predict(
-    predictor: Predictor, source: Iterable[Pair], *, batch: int, scale: float, consistency: bool
-) -> Iterator[tuple[Pair, Prediction]]:
+    predictor: Predictor, source: Iterable[LoadedPair], *, batch: int, scale: float, consistency: bool
+) -> Iterator[tuple[LoadedPair, Prediction]]:
     """Runs up to `batch` pairs of one size together; warns on stderr about pairs that look swapped."""
     for group in inputs.in_batches(source, lambda pair: pair.left.shape, batch):
         left, right = np.stack([pair.left for pair in group]), np.stack([pair.right for pair in group])

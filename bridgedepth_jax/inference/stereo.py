@@ -1,33 +1,28 @@
 """Two photographs in, disparity out: the public API around the network.
 
-Letters: B batch, H W size of the images. The padding to multiples of 16 (spec section 1: rows on top, columns on the right)
-and its removal happen here, outside the compiled function, so all sizes with the same padded size share one compilation.
+Letters: B batch, H W size of the images.
 """
 
 import dataclasses
 import functools
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.inference.compiled import DTYPES, Compiled, Devices
 from bridgedepth_jax.inference.swapped import looks_swapped
 from bridgedepth_jax.store.checkpoint import load_checkpoint
-from bridgedepth_jax.store.hub import cache_folder, resolve
-from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
-from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth, StereoOutput
+from bridgedepth_jax.store.hub import resolve
+from bridgedepth_jax.system import DEFAULT, find_system
 
-MIN_SIZE = 32  # pixels, of each side as the network sees it
-DTYPES = ("float32", "bfloat16")
-Devices = str | int | Sequence[Any] | None  # Any: jax.Device, which type checkers take for a variable
 DEFAULT_MODEL = Path(__file__).parents[1] / "weights" / "nano"  # what `Predictor.load()` loads
 
 
@@ -63,6 +58,7 @@ class Predictor:
         so one compilation serves all. None: a batch runs as it is given, on CPUs one pair per device and pass: there
         larger ones are no faster, take more memory, and would give each batch size its own rounding.
       check_order: warn (UserWarning) when left and right look swapped; costs a few milliseconds a pair.
+      system: whose network it is, the `kind` of its checkpoint.
 
     The first call of each padded size and batch compiles. Compilations are kept on disk, in the folder `xla` of
     $BRIDGEDEPTH_CACHE (~/.cache/bridgedepth_jax), unless JAX has a cache of its own configured.
@@ -72,37 +68,32 @@ class Predictor:
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: Any,
         params: Mapping[str, Any],
         *,
         dtype: str | None = None,
         devices: Devices = None,
         batch: int | None = None,
         check_order: bool = True,
+        system: str = DEFAULT,
     ) -> None:
         if dtype is not None and dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r}, expected one of {list(DTYPES)}")
-        if batch is not None and batch < 1:
-            raise InputError(f"batch {batch}, expected at least 1")
-        self.config = config if dtype is None else config.replace(dtype=dtype)
-        self.batch = batch
+        found = find_system(system)
+        if found.estimate is None:
+            raise InputError(f"{system} sees one image, expected a system for pairs")
+        self.config = config if dtype is None else dataclasses.replace(config, dtype=dtype)
         self.check_order = check_order
-        self.devices = find_devices(devices)
-        keep_compilations()
-        mesh = jax.make_mesh((len(self.devices),), ("batch",), axis_types=(AxisType.Auto,), devices=self.devices)
-        self._split = NamedSharding(mesh, P("batch"))
-        as_float32 = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), dict(params))
-        self._params = jax.device_put(as_float32, NamedSharding(mesh, P()))
-        # Every device runs the whole network on its share of the batch: nothing to communicate, and nothing for the
-        # partitioner to decide.
-        forward = jax.shard_map(
-            functools.partial(_forward, self.config),
-            mesh=mesh,
-            in_specs=(P(), P("batch"), P("batch")),
-            out_specs=P("batch"),
-            check_vma=False,
-        )
-        self._forward = jax.jit(forward)
+        self._minimum = found.minimum
+        estimate = found.estimate(self.config)
+
+        def forward(params: Any, left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
+            found = estimate(params, left, right)
+            confidence = jnp.full_like(found.disparity, jnp.nan) if found.confidence is None else found.confidence
+            return found.disparity.astype(jnp.float32), confidence.astype(jnp.float32)
+
+        self._run = Compiled(forward, params, devices=devices, batch=batch, multiple=found.multiple)
+        self.devices, self.batch = self._run.devices, self._run.batch
 
     @classmethod
     def load(cls, checkpoint: str | os.PathLike | None = None, **options: Any) -> Self:
@@ -120,9 +111,9 @@ class Predictor:
                 raise InputError("no checkpoint given, and this version comes without a default model: name one")
             checkpoint = DEFAULT_MODEL
         loaded = load_checkpoint(resolve(checkpoint))
-        if not isinstance(loaded.config, ModelConfig):
-            raise InputError(f"checkpoint {checkpoint} holds {loaded.kind}, expected bridgedepth")
-        return cls(loaded.config, loaded.params, **options)
+        if find_system(loaded.kind).estimate is None:
+            raise InputError(f"checkpoint {checkpoint} holds {loaded.kind}, expected bridgedepth or another system for pairs")
+        return cls(loaded.config, loaded.params, system=loaded.kind, **options)
 
     def __call__(
         self,
@@ -154,7 +145,7 @@ class Predictor:
         if single:
             left, right = left[None], right[None]
         height, width = left.shape[1:3]
-        size = scaled_size(width, height, scale)
+        size = scaled_size(width, height, scale, self._minimum)
         seen_left, seen_right = (resize_images(images, size) for images in (left, right))
         disparity, confidence = self._run(seen_left, seen_right)
         occluded = None
@@ -174,58 +165,6 @@ class Predictor:
                 warnings.warn(f"left and right look swapped{which}: the other order explains the images better", stacklevel=2)
         whole = Prediction(disparity, confidence, occluded)
         return whole.pair(0) if single else whole
-
-    def _run(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B, H, W, 3) of any H, W and B -> disparity and confidence (B, H, W)."""
-        total, height, width = left.shape[:3]
-        devices = len(self.devices)
-        whole = devices if self.devices[0].platform == "cpu" else total
-        step = -(-(self.batch or whole) // devices) * devices
-        top, side = -height % 16, -width % 16
-        results = []
-        for start in range(0, total, step):
-            chosen = np.minimum(np.arange(start, start + step), total - 1)
-            # One dtype, so that uint8 and float images share a compilation.
-            padded = [
-                np.pad(images[chosen].astype(np.float32), ((0, 0), (top, 0), (0, side), (0, 0)), "edge")
-                for images in (left, right)
-            ]
-            outputs = self._forward(self._params, *jax.device_put(padded, self._split))
-            results.append([np.asarray(output)[: total - start, top:, :width] for output in outputs])
-        disparity, confidence = (np.concatenate(parts) for parts in zip(*results, strict=True))
-        return disparity, confidence
-
-
-def _forward(config: ModelConfig, params: Mapping[str, Any], left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
-    output = BridgeDepth(config).apply({"params": params}, left, right)
-    assert isinstance(output, StereoOutput)
-    return output.disparity.astype(np.float32), output.confidence.astype(np.float32)
-
-
-def find_devices(devices: Devices) -> list[Any]:
-    """The devices that `Predictor` means by its argument of that name."""
-    if devices is None:
-        return jax.devices()[:1]
-    if isinstance(devices, str) and devices != "all":
-        try:
-            return jax.devices(devices)
-        except RuntimeError:
-            raise InputError(f"devices {devices!r}, but JAX has only {jax.default_backend()} here") from None
-    if devices == "all":
-        return jax.devices()
-    if isinstance(devices, int):
-        if not 1 <= devices <= jax.device_count():
-            raise InputError(f"devices {devices}, expected 1..{jax.device_count()}, as many as there are")
-        return jax.devices()[:devices]
-    if not devices:
-        raise InputError("devices [], expected at least one")
-    return list(devices)
-
-
-def keep_compilations() -> None:
-    """Turns on JAX's compilation cache on disk, unless the user has configured or disabled one."""
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
 
 
 def as_rgb(image: np.ndarray, name: str) -> np.ndarray:
@@ -254,14 +193,14 @@ def as_rgb(image: np.ndarray, name: str) -> np.ndarray:
     return image[..., :3]
 
 
-def scaled_size(width: int, height: int, scale: float) -> tuple[int, int]:
-    """(width, height) that the network sees. InputError for a scale that is no positive number, or sides below MIN_SIZE."""
+def scaled_size(width: int, height: int, scale: float, minimum: int = 1) -> tuple[int, int]:
+    """(width, height) that the network sees. InputError for a scale that is no positive number, or sides below `minimum`."""
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"scale {scale}, expected a positive number")
     size = round(width * scale), round(height * scale)
-    if min(size) < MIN_SIZE:
+    if min(size) < minimum:
         seen = "" if size == (width, height) else f", {size[0]}x{size[1]} at scale {scale:g}"
-        raise InputError(f"images of {width}x{height} pixels{seen}, expected at least {MIN_SIZE}x{MIN_SIZE}")
+        raise InputError(f"images of {width}x{height} pixels{seen}, expected at least {minimum}x{minimum}")
     return size
 
 

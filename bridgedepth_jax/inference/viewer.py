@@ -26,7 +26,7 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.geometry import Calibration, point_cloud
 from bridgedepth_jax.inference import demo
 from bridgedepth_jax.inference.outputs import OUTPUTS, Result
-from bridgedepth_jax.inference.run import Pair, make_pair
+from bridgedepth_jax.inference.run import LoadedPair, make_pair
 from bridgedepth_jax.inference.stereo import Prediction, Predictor
 from bridgedepth_jax.inference.swapped import looks_swapped
 from bridgedepth_jax.visualize import colorize
@@ -75,7 +75,7 @@ class Models:
         load = functools.partial(Predictor.load, devices=devices, check_order=False)  # the page says it, see `_predict`
         self._load = functools.lru_cache(2)(lambda name: load(None if name == DEFAULT else name))
 
-    def __call__(self, name: str, pair: Pair, scale: float) -> Prediction:
+    def __call__(self, name: str, pair: LoadedPair, scale: float) -> Prediction:
         with self._lock:
             return self._load(name)(pair.left, pair.right, scale=scale)
 
@@ -99,7 +99,7 @@ def _check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
         raise InputError(f"{name}: {width}x{height} pixels, expected at most {limits.pixels} in all")
 
 
-def cloud_of(pair: Pair, disparity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def cloud_of(pair: LoadedPair, disparity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """At most POINTS points (P, 3) for the page, z up, and their colours (P, 3) in 0..1; the far tenth is left out."""
     height, width = disparity.shape
     camera = pair.calibration or Calibration.from_focal(width, NOMINAL, (width, height))
@@ -113,7 +113,7 @@ def cloud_of(pair: Pair, disparity: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return np.stack([x, z, -y], -1), colors / 255
 
 
-def describe(pair: Pair, prediction: Prediction, x: float, y: float) -> str:
+def describe(pair: LoadedPair, prediction: Prediction, x: float, y: float) -> str:
     """The words for a pixel under the mouse."""
     height, width = prediction.disparity.shape
     column, row = min(max(int(x), 0), width - 1), min(max(int(y), 0), height - 1)
@@ -145,7 +145,7 @@ class _Page:
         self.images: dict[str, np.ndarray] = {}
         self.names: dict[str, str] = {}
         self.sample: Calibration | None = None  # while the images are the sample pair
-        self.pair: Pair | None = None
+        self.pair: LoadedPair | None = None
         self.prediction: Prediction | None = None
         self.picture = "disparity"
         with ui.row().classes("w-full no-wrap items-start"):
@@ -244,7 +244,7 @@ class _Page:
         for name, attribute in (("focal", "fx"), ("baseline", "baseline"), ("doffs", "doffs")):
             self.camera[name].value = getattr(camera, attribute) if camera else None
 
-    async def _predict(self, pair: Pair) -> None:
+    async def _predict(self, pair: LoadedPair) -> None:
         self._say("working; the first run of a size compiles")
         self.run_button.disable()
         try:
@@ -281,7 +281,7 @@ class _Page:
         self.scene.move_camera(x=0, y=-2, z=0.5, look_at_x=0, look_at_y=4, look_at_z=0, duration=0)
         self._say(f"{self.pair.name}: done, cloud of {len(points)} points")
 
-    def _calibration(self, pair: Pair) -> Calibration | None:
+    def _calibration(self, pair: LoadedPair) -> Calibration | None:
         focal, baseline, doffs = (self.camera[name].value for name in ("focal", "baseline", "doffs"))
         if not focal or not baseline:
             return None

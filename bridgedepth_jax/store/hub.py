@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bridgedepth_jax.convert.conversion import convert_file, sha256_of
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.files import replacing
+from bridgedepth_jax.files import cache_folder, replacing
 from bridgedepth_jax.store.checkpoint import save_checkpoint
 from bridgedepth_jax.systems.bridgedepth.config import VARIANTS
 
@@ -41,11 +41,6 @@ PUBLISHED = {
         for vit, size in _DEPTH_ANYTHING.items()
     },
 }
-
-
-def cache_folder() -> Path:
-    """Where fetched and converted weights are kept."""
-    return Path(os.environ.get("BRIDGEDEPTH_CACHE") or Path.home() / ".cache" / "bridgedepth_jax")
 
 
 def resolve(name_or_path: str | os.PathLike) -> Path:

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.store.checkpoint import Checkpoint, load_arrays, load_checkpoint, save_arrays, save_checkpoint
-from bridgedepth_jax.store.run import Checkpoints
+from bridgedepth_jax.store.run_state import Checkpoints
 from bridgedepth_jax.system import Teacher, Weights
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.sharding import make_mesh

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import make_folder
-from bridgedepth_jax.store.run import Checkpoints
+from bridgedepth_jax.store.run_state import Checkpoints
 from bridgedepth_jax.system import Objective
 from bridgedepth_jax.training import sharding
 from bridgedepth_jax.training.experiment import Experiment

@@ -10,6 +10,8 @@ from typing import Any, Self, get_args
 
 from bridgedepth_jax.networks.config import VITS, BackboneConfig, Dtype, MonoConfig, Precision
 
+MULTIPLE = 16  # of the sides of what the network computes on (spec section 1)
+MINIMUM = 32  # pixels, of each side of an image
 VARIANTS = ("sf", "l_sf", "kitti", "eth3d_pretrain", "eth3d", "middlebury_pretrain", "middlebury", "rvc_pretrain", "rvc")
 
 

@@ -18,10 +18,9 @@ from bridgedepth_jax.networks.depth_anything import DepthAnything
 from bridgedepth_jax.ops.image import normalize
 from bridgedepth_jax.ops.resize import resize_antialiased
 from bridgedepth_jax.systems.bridgedepth.alignment import Alignment
-from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.systems.bridgedepth.config import MINIMUM, MULTIPLE, ModelConfig
 from bridgedepth_jax.systems.bridgedepth.hypotheses import StereoEncoder
 
-MULTIPLE = 16  # of the sides of what the network computes on
 FOURIER_LEVELS = 64  # n of the fourier features at 1/8; twice that at 1/4
 
 
@@ -181,8 +180,8 @@ def check_images(left: Array, right: Array, *, train: bool = False) -> None:
     height, width = left.shape[1:3]
     if train and (height % MULTIPLE or width % MULTIPLE):
         raise ValueError(f"training crop {height}x{width} is not a multiple of {MULTIPLE}")
-    if min(height, width) < 32:
-        raise ValueError(f"image size {height}x{width} is below 32 pixels")
+    if min(height, width) < MINIMUM:
+        raise ValueError(f"image size {height}x{width} is below {MINIMUM} pixels")
 
 
 @functools.partial(jax.jit, static_argnums=0)

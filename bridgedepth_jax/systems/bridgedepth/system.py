@@ -12,7 +12,7 @@ from jax import Array
 from bridgedepth_jax.store.checkpoint import flatten
 from bridgedepth_jax.system import Batch, Estimate, Group, Objective, Published, Result, Rows, System, Teacher, Weights
 from bridgedepth_jax.systems.bridgedepth import losses
-from bridgedepth_jax.systems.bridgedepth.config import VARIANTS, ModelConfig
+from bridgedepth_jax.systems.bridgedepth.config import MINIMUM, MULTIPLE, VARIANTS, ModelConfig
 from bridgedepth_jax.systems.bridgedepth.losses import LossConfig, StereoTask
 
 MONO, BACKBONE = r"mono/", r"stereo_encoder/backbone/"
@@ -96,7 +96,7 @@ def estimate(config: ModelConfig) -> Any:
 
     def run(weights: Weights, left: Array, right: Array) -> Estimate:
         output: Any = network.apply({"params": weights}, left.astype(dtype), right.astype(dtype))
-        return Estimate(output.disparity, output.proposals)
+        return Estimate(output.disparity, output.confidence, output.proposals)
 
     return run
 
@@ -123,8 +123,8 @@ SYSTEM = System(
         f"solver.{name}": f"task.{name}"
         for name in ("train_mono", "mono_rate", "backbone_weight_decay", "loss_type", "max_disp", "loss_weights")
     },
-    multiple=16,
-    minimum=32,
+    multiple=MULTIPLE,
+    minimum=MINIMUM,
     rules="bridgedepth_jax.convert.rules.bridgedepth:RULES",
     imagenet=imagenet,
 )

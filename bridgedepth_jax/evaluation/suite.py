@@ -14,7 +14,7 @@ from bridgedepth_jax.data.pairs import Pair, Sample, find_pairs
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation.protocol import Protocol, default_protocol
 from bridgedepth_jax.evaluation.records import Record, ResultsFile, fingerprint, summarize
-from bridgedepth_jax.evaluation.runner import MULTIPLE, Evaluator
+from bridgedepth_jax.evaluation.runner import Evaluator
 from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
 from bridgedepth_jax.evaluation.tables import write_results
 from bridgedepth_jax.files import make_folder
@@ -85,7 +85,11 @@ def evaluate(
     make_folder(out, "--out")
     result: dict[str, Any] = {
         "method": {"name": method.name, **method.identity},
-        "settings": {"padding": _padding_words(bucket), "batches": _batch_words(fused), "limit": limit or "none"},
+        "settings": {
+            "padding": _padding_words(bucket, evaluator.exact),
+            "batches": _batch_words(fused),
+            "limit": limit or "none",
+        },
         "datasets": {},
     }
     for protocol in protocols:
@@ -166,8 +170,8 @@ def _resolved(name: str) -> str:
     return f"{kind}:{Path(path).absolute()}" if kind == "custom" and path and Path(path).is_file() else name
 
 
-def _padding_words(bucket: int) -> str:
-    if bucket == MULTIPLE:
+def _padding_words(bucket: int, exact: bool) -> str:
+    if exact:
         return f"to multiples of {bucket}, as the network does itself: exact"
     return f"to multiples of {bucket} (--bucket): fewer compilations, NOT exactly the numbers of the plain sizes"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.inference.inputs import find_files, find_pairs, in_batches, read_ahead
+from bridgedepth_jax.inference.inputs import find_files, in_batches, pair_files, read_ahead
 
 
 @pytest.fixture
@@ -27,12 +27,12 @@ def names(pairs, root):
 
 
 def test_two_files_whatever_they_are_called(tree):
-    found = find_pairs(str(tree / "left/a.png"), str(tree / "right/b.png"))
+    found = pair_files(str(tree / "left/a.png"), str(tree / "right/b.png"))
     assert names(found, tree) == [("a", "left/a.png", "right/b.png")]
 
 
 def test_folders_pair_by_name_without_suffix(tree):
-    found = find_pairs(str(tree / "left"), str(tree / "right"))
+    found = pair_files(str(tree / "left"), str(tree / "right"))
     assert names(found, tree) == [("a", "left/a.png", "right/a.jpg"), ("b", "left/b.png", "right/b.png")]
 
 
@@ -54,18 +54,18 @@ def test_folders_pair_by_name_without_suffix(tree):
     ],
 )  # fmt: skip
 def test_globs_pair_by_their_wildcards(tree, left, right, expected):
-    assert names(find_pairs(str(tree / left), str(tree / right)), tree) == expected
+    assert names(pair_files(str(tree / left), str(tree / right)), tree) == expected
 
 
 def test_a_missing_partner_is_named(tree):
     (tree / "left/c.png").touch()
     with pytest.raises(InputError, match=r"left/c\.png has no partner named 'c' in .*right"):
-        find_pairs(str(tree / "left"), str(tree / "right"))
+        pair_files(str(tree / "left"), str(tree / "right"))
     (tree / "right/c.png").touch()
     (tree / "right/d.png").touch()
     (tree / "right/e.png").touch()
     with pytest.raises(InputError, match=r"right/d\.png has no partner named 'd' in .*left, nor have 1 others"):
-        find_pairs(str(tree / "left"), str(tree / "right"))
+        pair_files(str(tree / "left"), str(tree / "right"))
 
 
 def test_nothing_found(tree):
