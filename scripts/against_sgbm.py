@@ -72,13 +72,13 @@ def real(rows: Iterable[PairFiles]) -> Iterator[tuple[Pair, np.ndarray]]:
             raise InputError(f"{found.disparity}: no pixel has a disparity, expected ground truth to compare with")
         folder = found.left.parent
         name = folder.absolute().name + (f"_{found.left.stem}" if folders[folder] > 1 else "")
-        yield Pair(name, sample["left"], sample["right"], (str(found.left), str(found.right)), None), truth
+        yield LoadedPair(name, sample["left"], sample["right"], (str(found.left), str(found.right)), None), truth
 
 
 def rendered(count: int) -> Iterator[tuple[Pair, np.ndarray]]:
     for sample in map(SyntheticStereo(*SIZE, max_disparity=MAX_DISPARITY, seed=UNSEEN).__getitem__, range(count)):
         truth = np.where(sample["valid"], sample["disparity"], np.nan).astype(np.float32)
-        yield Pair(Path(sample["name"]).name, sample["left"], sample["right"], ("left", "right"), None), truth
+        yield LoadedPair(Path(sample["name"]).name, sample["left"], sample["right"], ("left", "right"), None), truth
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_the_sample_has_its_cloud_and_both_errors(main, checkpoint, tmp_path, ca
     left, right = tiny.images(60, 90)
     truth = np.full((60, 90), 6, np.float32)
     truth[:5] = np.nan
-    sample = Pair("sample", left, right, ("left", "right"), demo.Calibration.from_focal(100, 0.1, (90, 60)))
+    sample = LoadedPair("sample", left, right, ("left", "right"), demo.Calibration.from_focal(100, 0.1, (90, 60)))
     monkeypatch.setattr(demo, "motorcycle", lambda: (sample, truth))
     main(["--checkpoint", checkpoint, "--out", str(tmp_path / "out")])
     printed = capsys.readouterr().out
@@ -121,7 +121,7 @@ def test_the_table_beside_sgbm(checkpoint, files, tmp_path, capsys, monkeypatch)
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["00000000.png", "00000001.png"]
 
     left, right = tiny.images(60, 90)
-    monkeypatch.setattr(demo, "motorcycle", lambda: (Pair("sample", left, right, ("", ""), None), np.full((60, 90), 6.0)))
+    monkeypatch.setattr(demo, "motorcycle", lambda: (LoadedPair("sample", left, right, ("", ""), None), np.full((60, 90), 6.0)))
     write_pfm(tmp_path / "truth.pfm", np.full((60, 90), 6, np.float32))
     shutil.copy(tmp_path / "left.png", tmp_path / "again.png")
     lines = ["left,right,disparity,format", "left.png,right.png,truth.pfm,pfm", "again.png,right.png,truth.pfm,pfm"]

@@ -39,7 +39,7 @@ def png(height: int, width: int) -> bytes:
 
 def pair(calibration: Calibration | None = None) -> Pair:
     image = np.full((40, 60, 3), 128, np.uint8)
-    return Pair("pair", image, image, ("left", "right"), calibration)
+    return LoadedPair("pair", image, image, ("left", "right"), calibration)
 
 
 def test_uploads_are_checked():
