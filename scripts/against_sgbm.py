@@ -61,7 +61,7 @@ def row(name: str, cells: list[demo.Errors]) -> str:
     return f"| {name} | {' | '.join(f'{cell.bad2:.1f} %, {cell.epe:.2f} px' for cell in cells)} |"
 
 
-def real(rows: Iterable[PairFiles]) -> Iterator[tuple[Pair, np.ndarray]]:
+def real(rows: Iterable[PairFiles]) -> Iterator[tuple[LoadedPair, np.ndarray]]:
     yield demo.motorcycle()
     rows = list(rows)
     folders = collections.Counter(found.left.parent for found in rows)
@@ -75,7 +75,7 @@ def real(rows: Iterable[PairFiles]) -> Iterator[tuple[Pair, np.ndarray]]:
         yield LoadedPair(name, sample["left"], sample["right"], (str(found.left), str(found.right)), None), truth
 
 
-def rendered(count: int) -> Iterator[tuple[Pair, np.ndarray]]:
+def rendered(count: int) -> Iterator[tuple[LoadedPair, np.ndarray]]:
     for sample in map(SyntheticStereo(*SIZE, max_disparity=MAX_DISPARITY, seed=UNSEEN).__getitem__, range(count)):
         truth = np.where(sample["valid"], sample["disparity"], np.nan).astype(np.float32)
         yield LoadedPair(Path(sample["name"]).name, sample["left"], sample["right"], ("left", "right"), None), truth

@@ -37,7 +37,7 @@ def png(height: int, width: int) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def pair(calibration: Calibration | None = None) -> Pair:
+def pair(calibration: Calibration | None = None) -> LoadedPair:
     image = np.full((40, 60, 3), 128, np.uint8)
     return LoadedPair("pair", image, image, ("left", "right"), calibration)
 
