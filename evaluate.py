@@ -9,13 +9,13 @@ import hashlib
 
 import jax
 
+from bridgedepth_jax.convert.published import resolve
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.evaluation.benchmark import Method, choose, evaluate, from_config, match_sgbm
 from bridgedepth_jax.evaluation.runner import MULTIPLE, Evaluator, network
 from bridgedepth_jax.inference.stereo import DEFAULT_MODEL, keep_compilations
 from bridgedepth_jax.processes import start_processes
 from bridgedepth_jax.store.checkpoint import DIGESTS, load_checkpoint
-from bridgedepth_jax.store.hub import resolve
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.training.configfile import read_config
 

@@ -18,10 +18,11 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from bridgedepth_jax.convert.published import resolve
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference.swapped import looks_swapped
 from bridgedepth_jax.store.checkpoint import load_checkpoint
-from bridgedepth_jax.store.hub import cache_folder, resolve
+from bridgedepth_jax.store.hub import cache_folder
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth, StereoOutput
 
@@ -109,8 +110,8 @@ class Predictor:
         """From a checkpoint folder, published weights, or the default model that comes with the package.
 
         Args:
-          checkpoint: a folder written by `python -m convert`, or a published name (see `bridgedepth_jax.store.hub`): fetched
-            and converted into the cache the first time. None is the default model.
+          checkpoint: a folder written by `python -m convert`, or a published name (see `bridgedepth_jax.convert.published`):
+            fetched and converted into the cache the first time. None is the default model.
           options: as for `Predictor`.
 
         Raises InputError: no such checkpoint, a damaged one, or one of another network.
