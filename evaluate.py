@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from bridgedepth_jax.build import plain
+from bridgedepth_jax.convert.published import resolve
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.evaluation.runner import Evaluator
 from bridgedepth_jax.evaluation.suite import Method, choose, evaluate, from_config, match_sgbm
@@ -19,7 +20,6 @@ from bridgedepth_jax.inference.compiled import keep_compilations
 from bridgedepth_jax.inference.stereo import DEFAULT_MODEL
 from bridgedepth_jax.processes import start_processes
 from bridgedepth_jax.store.checkpoint import DIGESTS, load_checkpoint
-from bridgedepth_jax.store.hub import resolve
 from bridgedepth_jax.system import System, find_system
 from bridgedepth_jax.training.configfile import read_config
 

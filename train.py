@@ -16,10 +16,11 @@ from pathlib import Path
 
 import jax
 
+from bridgedepth_jax.convert.rules.bridgedepth_config import override_by_original
 from bridgedepth_jax.data.pipeline import make_train_dataset
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.processes import start_processes
-from bridgedepth_jax.training.configfile import override, override_by_original, read_config
+from bridgedepth_jax.training.configfile import override, read_config
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.loop import TrainingFailed, train
 from bridgedepth_jax.training.start import make_start

@@ -22,7 +22,7 @@ def build(cls: Any, tree: Any, where: str) -> Any:
         return cls(**values)
     except InputError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{where}: {error}") from error
 
 
@@ -30,8 +30,10 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return build(kind, value, where)
-    if origin is Literal and value in parts:
-        return value
+    if origin is Literal:
+        if value in parts:
+            return value
+        raise InputError(f"{where} = {value!r}, expected one of {', '.join(map(repr, parts))}")
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _value(next(part for part in parts if part is not types.NoneType), value, where)
     if origin is tuple and isinstance(value, (list, tuple)):

@@ -5,19 +5,22 @@ import time
 from pathlib import Path
 
 from bridgedepth_jax.convert.conversion import convert_file, sha256_of, write_original
+from bridgedepth_jax.convert.engine import find_rules
+from bridgedepth_jax.convert.published import published
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint, save_checkpoint
-from bridgedepth_jax.store.hub import PUBLISHED, fetch
-from bridgedepth_jax.systems.bridgedepth.config import VARIANTS, ModelConfig
-
-SIZES = [f"{encoder}_{vit}" for encoder in ("resnet", "convnext", "swin") for vit in ("vits", "vitb", "vitl", "vitg")]
+from bridgedepth_jax.store.hub import fetch
+from bridgedepth_jax.system import SYSTEMS, find_system
 
 
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="python -m convert", description="PyTorch weights to a checkpoint folder, and back.")
     commands = main.add_subparsers(dest="command", required=True)
-    for kind in ("bridgedepth", "depth-anything"):
-        names = ", ".join(name for name, row in PUBLISHED.items() if row.kind == kind)
+    for kind in SYSTEMS:
+        system = find_system(kind)
+        if not system.rules:
+            continue
+        names = ", ".join(system.published) or "none yet"
         sub = commands.add_parser(kind, help=f"a {kind} .pth file to a checkpoint folder")
         sub.add_argument("source", metavar="SOURCE", help=f".pth file, or a published name: {names}")
         sub.add_argument("out", metavar="OUT", type=Path, help="checkpoint folder to write")
@@ -25,8 +28,8 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--revision", help="of a published name: branch, tag or commit in its repository")
         sub.add_argument("--accept-new", action="store_true", help="a published file may differ from the one fetched before")
         sub.add_argument("--overwrite", action="store_true", help="replace OUT")
-        if kind == "bridgedepth":
-            sub.add_argument("--variant", choices=[*VARIANTS, *SIZES], help="network of a file without model config")
+        if variants := find_rules(kind).variants:
+            sub.add_argument("--variant", choices=list(variants), help="network of a file that does not say which it is")
     sub = commands.add_parser("to-torch", help="a checkpoint folder to a .pth file that the original loads")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
     sub.add_argument("out", metavar="OUT.pth", type=Path, help="file to write")
@@ -54,25 +57,22 @@ def _to_file(args: argparse.Namespace) -> None:
 
 
 def _to_folder(args: argparse.Namespace) -> None:
-    path, origin = Path(args.source), {}
-    if not path.exists() and args.source in PUBLISHED:
-        if PUBLISHED[args.source].kind != args.command:
-            raise InputError(f"{args.source}: is of kind {PUBLISHED[args.source].kind}, not {args.command}")
-        path, origin = fetch(args.source, revision=args.revision, accept_new=args.accept_new)
+    path, origin, rows = Path(args.source), {}, published()
+    if not path.exists() and args.source in rows:
+        row = rows[args.source]
+        if row.kind != args.command:
+            raise InputError(f"{args.source}: is of kind {row.kind}, not {args.command}")
+        path, origin = fetch(args.source, row, revision=args.revision, accept_new=args.accept_new)
     elif args.revision or args.accept_new:
         raise InputError(f"--revision and --accept-new are for published names, {args.source!r} is none")
-    checkpoint = convert_file(args.command, path, config=_config(getattr(args, "variant", None)), origin=origin)
+    variant = getattr(args, "variant", None)
+    config = find_rules(args.command).variants[variant]() if variant else None
+    checkpoint = convert_file(args.command, path, config=config, origin=origin)
     save_checkpoint(args.out, checkpoint, dtype=args.dtype)
     count = sum(leaf.size for leaf in flatten(checkpoint.params).values())
     print(f"sha256      {checkpoint.provenance['sha256']}  {checkpoint.provenance['source']}")
     print(f"licence     {checkpoint.provenance['licence']}")
     print(f"parameters  {count:,}, stored as {args.dtype}")
-
-
-def _config(variant: str | None) -> ModelConfig | None:
-    if variant is None:
-        return None
-    return ModelConfig.variant(variant) if variant in VARIANTS else ModelConfig.size(*variant.split("_"))
 
 
 def _check_out(out: Path, *, folder: bool, overwrite: bool) -> None:

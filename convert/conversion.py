@@ -1,89 +1,57 @@
-"""From a PyTorch file to a checkpoint of ours and back, and the ImageNet weights that training may start from."""
+"""From a PyTorch file to a checkpoint of ours and back, by the rules of the file's system."""
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bridgedepth_jax.convert.pth import Config, read_pth, write_pth
-from bridgedepth_jax.convert.rules import buffers, convert_state, restore_state
+from bridgedepth_jax.convert.engine import convert_state, find_rules, restore_state
+from bridgedepth_jax.convert.pth import read_pth, state_dict, write_pth
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.networks.config import MonoConfig
 from bridgedepth_jax.store.checkpoint import Checkpoint, expected_shapes, flatten, unflatten
-from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 CONVERTER = "bridgedepth_jax.convert 1"
-# Of weights with this ViT inside, through Depth Anything V2.
-LICENCES = {"vits": "Apache-2.0", "vitb": "CC-BY-NC-4.0", "vitl": "CC-BY-NC-4.0", "vitg": "CC-BY-NC-4.0"}
-LATER_STAGES = re.compile(r"^(features\.[67]|classifier|norm|head)\.")  # of torchvision's classifiers: not used
-BACKBONE = "stereo_encoder/backbone/"
 
 
 def convert_file(
-    kind: str, path: str | os.PathLike, *, config: ModelConfig | None = None, origin: Mapping[str, str] | None = None
+    kind: str, path: str | os.PathLike, *, config: Any = None, origin: Mapping[str, str] | None = None
 ) -> Checkpoint:
-    """Reads a .pth file of kind "bridgedepth" or "depth-anything".
+    """Reads a .pth file of the system `kind`.
 
-    `config` is needed, and allowed, only for a BridgeDepth file that holds none. `origin` is added to the provenance.
-    Raises InputError for a file that is damaged, is of another network or asks for code.
+    `config` is for a file that does not say which network it is. `origin` is added to the provenance. Raises InputError for
+    a file that is damaged, is of another network or asks for code.
     """
-    path = Path(path)
+    path, rules = Path(path), find_rules(kind)
     digest = sha256_of(path)
-    content = read_pth(path)
-    checkpoint_config: ModelConfig | MonoConfig
-    if kind == "depth-anything":
-        state = _state_dict(path, content)
-        checkpoint_config = vit = _mono_config(path, state)
-    else:
-        checkpoint_config = _model_config(path, content, config)
-        vit = checkpoint_config.mono
-        state = _state_dict(path, content)
+    content = read_pth(path, rules.classes)
+    state = state_dict(path, content)
+    try:
+        config = rules.config_of(content, state, config)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
     del content
-    expected = _expected(path, kind, checkpoint_config)
-    constants = buffers(checkpoint_config, expected) if isinstance(checkpoint_config, ModelConfig) else {}
-    leaves = convert_state(state, expected, constants=constants, source=str(path))
+    expected = _expected(path, kind, config)
+    leaves = convert_state(rules, state, expected, constants=rules.buffers(config, expected), source=str(path))
     provenance = {
         "source": path.name,
         "sha256": digest,
-        "licence": LICENCES.get(vit.name, "unknown"),
+        "licence": rules.licence(config),
         "converter": CONVERTER,
         **(origin or {}),
     }
-    return Checkpoint(kind, unflatten(leaves), checkpoint_config, provenance)
+    return Checkpoint(kind, unflatten(leaves), config, provenance)
 
 
 def write_original(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
-    """Writes what the original loads: {"model", "model_config"}, or for Depth Anything V2 the state dict alone."""
-    leaves = flatten(checkpoint.params)
-    if isinstance(checkpoint.config, MonoConfig):
-        write_pth(path, restore_state(leaves))
-        return
+    """Writes what the original of the checkpoint's system loads. Raises InputError where it has no words for the config."""
+    rules, leaves = find_rules(checkpoint.kind), flatten(checkpoint.params)
+    state = restore_state(rules, leaves, rules.buffers(checkpoint.config, leaves))
     try:
-        tree = checkpoint.config.to_original()
+        content = rules.content(checkpoint.config, state)
     except ValueError as error:
         raise InputError(f"{path}: cannot be written, {error}") from error
-    state = restore_state(leaves, buffers(checkpoint.config, leaves))
-    write_pth(path, {"model": state, "model_config": Config({node: Config(keys) for node, keys in tree.items()})})
-
-
-def read_imagenet_backbone(path: str | os.PathLike, config: ModelConfig) -> dict[str, Any]:
-    """Start of a `convnext` or `swin` encoder: the `features_*` subtree of params["stereo_encoder"]["backbone"].
-
-    `path` is torchvision's .pth file of ConvNeXt-Tiny or Swin-T; its last stage and classifier are ignored. Raises
-    InputError for a file that does not fit the encoder of `config`.
-    """
-    if config.backbone.model_type == "resnet":
-        raise InputError(f"{path}: ImageNet weights are for the encoders convnext and swin, this config has resnet")
-    shapes = expected_shapes("bridgedepth", config)
-    expected = {name.removeprefix(BACKBONE): shape for name, shape in shapes.items() if name.startswith(f"{BACKBONE}features_")}
-    prefix = BACKBONE.replace("/", ".")
-    constants = {name.removeprefix(prefix): value for name, value in buffers(config, shapes).items() if name.startswith(prefix)}
-    state = _state_dict(Path(path), read_pth(path))
-    return unflatten(convert_state(state, expected, constants=constants, ignored=LATER_STAGES, source=str(path)))
+    write_pth(path, content)
 
 
 def sha256_of(path: Path) -> str:
@@ -95,37 +63,7 @@ def sha256_of(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}), expected a .pth file") from error
 
 
-def _state_dict(path: Path, content: Any) -> dict[str, Any]:
-    state = content.pop("model") if isinstance(content, dict) and isinstance(content.get("model"), dict) else content
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise InputError(f'{path}: holds no state dict, expected one, or {{"model": state dict, ...}}')
-    return state
-
-
-def _model_config(path: Path, content: Any, config: ModelConfig | None) -> ModelConfig:
-    tree = content.get("model_config") if isinstance(content, dict) else None
-    if tree is None:
-        if config is None:
-            raise InputError(f"{path}: holds no model config, say with --variant which network it is")
-        return config
-    if config is not None:
-        raise InputError(f"{path}: holds its model config, --variant is not expected")
-    try:  # through the dictionary of ours, which checks the type of each field
-        return ModelConfig.from_dict(ModelConfig.from_original(tree).to_dict())
-    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
-        raise InputError(f"{path}: its model config is not one of this network: {error}") from error
-
-
-def _mono_config(path: Path, state: Mapping[str, Any]) -> MonoConfig:
-    configs = {config.dim: config for config in map(MonoConfig.named, LICENCES)}
-    token = state.get("pretrained.cls_token")
-    config = configs.get(token.shape[-1]) if isinstance(token, np.ndarray) and token.ndim else None
-    if config is None:
-        raise InputError(f"{path}: no Depth Anything V2 weights, expected pretrained.cls_token of width {sorted(configs)}")
-    return config
-
-
-def _expected(path: Path, kind: str, config: ModelConfig | MonoConfig) -> dict[str, tuple[int, ...]]:
+def _expected(path: Path, kind: str, config: Any) -> dict[str, tuple[int, ...]]:
     try:
         return expected_shapes(kind, config)
     except (ValueError, TypeError, ArithmeticError, LookupError) as error:

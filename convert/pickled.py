@@ -2,10 +2,14 @@
 
 `pickletools` splits the stream into opcodes; each opcode and each named object outside the tables below is refused.
 Named objects stay names until `_REDUCE` turns the few known ones into dicts, sets and descriptions of tensors.
+
+Why not `pickle.Unpickler` with `find_class`: it calls methods of whatever lies on its stack (append, extend, add,
+__setstate__, __new__), sets attributes of what `find_class` returned, and sizes its memo by a number in the file: 7 bytes
+cost it 1 GB.
 """
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 
@@ -14,6 +18,14 @@ class Global(NamedTuple):
 
     module: str
     name: str
+
+
+class Class(NamedTuple):
+    """A class whose pickled objects are read as plain dicts."""
+
+    module: str
+    name: str
+    attributes: bool = False  # what counts is an object's attributes; else it is a dict itself, and its items count
 
 
 class Storage(NamedTuple):
@@ -49,13 +61,15 @@ STORAGES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
 }
-CONFIG = Global("bridgedepth.config.config", "CfgNode")
 REBUILD_TENSOR = Global("torch._utils", "_rebuild_tensor_v2")
 
 
-def loads(data: bytes) -> Any:
-    """The pickled object made of dict, list, tuple, set, str, bytes, numbers, bool, None and `Tensor`. Raises Refused."""
-    machine = _Machine()
+def loads(data: bytes, classes: Iterable[Class] = ()) -> Any:
+    """The pickled object made of dict, list, tuple, set, str, bytes, numbers, bool, None and `Tensor`. Raises Refused.
+
+    Objects of `classes` come as dicts; those of any other class are refused.
+    """
+    machine = _Machine(classes)
     position: int | None = 0
     try:
         for opcode, argument, start in pickletools.genops(data):
@@ -75,10 +89,13 @@ def loads(data: bytes) -> Any:
 
 
 class _Machine:
-    def __init__(self) -> None:
+    def __init__(self, classes: Iterable[Class]) -> None:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.calls = _REDUCE | {Global(row.module, row.name): _dict for row in classes}
+        self.attributes = {Global(row.module, row.name) for row in classes if row.attributes}
+        self.objects: dict[int, dict] = {}  # by id: dicts that stand for objects whose attributes count
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -113,26 +130,30 @@ class _Machine:
             target[_key(key)] = value
 
     def build(self) -> None:
-        # State of an OrderedDict (`_metadata` of a state dict) or of the config class (its flags): not needed.
+        # State of an OrderedDict (`_metadata` of a state dict) or of another dict (flags of its class) is not needed.
         state = self.pop()
         if type(state) is not dict:
             raise Refused(f"state of type {type(state).__name__} is not allowed")
-        self.top(dict)
+        target = self.top(dict)
+        if id(target) in self.objects:
+            target.update(state)
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
         if type(function) is not Global or type(arguments) is not tuple:
             raise Refused(f"a call of {type(function).__name__} is not allowed")
-        if function not in _REDUCE:
+        if function not in self.calls:
             raise Refused(f"a call of {function.module}.{function.name} is not allowed")
-        self.push(_REDUCE[function](*arguments))
+        result = self.calls[function](*arguments)
+        if function in self.attributes:
+            self.objects[id(result)] = result
+        self.push(result)
 
-
-def _allowed(module: str, name: str) -> Global:
-    found = Global(module, name)
-    if found not in _REDUCE and not (module == "torch" and name in STORAGES):
-        raise Refused(f"{module}.{name} is not allowed")
-    return found
+    def named(self, module: str, name: str) -> Global:
+        found = Global(module, name)
+        if found not in self.calls and not (module == "torch" and name in STORAGES):
+            raise Refused(f"{module}.{name} is not allowed")
+        return found
 
 
 def _key(value: Any) -> str | int:
@@ -182,7 +203,6 @@ def _parameter(tensor: Any, *_unused: Any) -> Tensor:
 
 _REDUCE: dict[Global, Callable[..., Any]] = {
     Global("collections", "OrderedDict"): _dict,
-    CONFIG: _dict,
     Global("__builtin__", "set"): _set,
     Global("builtins", "set"): _set,
     REBUILD_TENSOR: _tensor,
@@ -198,7 +218,7 @@ def _stack_global(machine: _Machine) -> None:
     name, module = machine.pop(), machine.pop()
     if type(name) is not str or type(module) is not str:
         raise Refused("a global that is no name")
-    machine.push(_allowed(module, name))
+    machine.push(machine.named(module, name))
 
 
 def _put(machine: _Machine, index: int) -> None:
@@ -228,7 +248,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     **dict.fromkeys(("BINPUT", "LONG_BINPUT", "PUT"), _put),
     "MEMOIZE": lambda m, a: _put(m, len(m.memo)),
     **dict.fromkeys(("BINGET", "LONG_BINGET", "GET"), lambda m, a: m.push(m.memo[a])),
-    "GLOBAL": lambda m, a: m.push(_allowed(*a.split(" ", 1))),
+    "GLOBAL": lambda m, a: m.push(m.named(*a.split(" ", 1))),
     "STACK_GLOBAL": lambda m, a: _stack_global(m),
     "REDUCE": lambda m, a: m.reduce(),
     "NEWOBJ": lambda m, a: m.reduce(),

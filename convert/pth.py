@@ -8,7 +8,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,29 +16,38 @@ import ml_dtypes
 import numpy as np
 
 from bridgedepth_jax.convert import pickled
-from bridgedepth_jax.convert.pickled import Storage, Tensor
+from bridgedepth_jax.convert.pickled import Class, Storage, Tensor
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 
 
-def read_pth(path: str | os.PathLike) -> Any:
+def read_pth(path: str | os.PathLike, classes: Iterable[Class] = ()) -> Any:
     """The object in a .pth file: dict, list, tuple, set, str, numbers; tensors become numpy arrays that may share memory.
 
-    bfloat16 tensors have ml_dtypes' dtype. Raises InputError for a file that is no .pth, is damaged or asks for code.
+    bfloat16 tensors have ml_dtypes' dtype; objects of `classes` become dicts. Raises InputError for a file that is no .pth,
+    is damaged or asks for code.
     """
     path = Path(path)
     try:
         with path.open("rb") as stream:
-            return _read(path, stream)
+            return _read(path, stream, classes)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}), expected a .pth file") from error
     except pickled.Refused as error:
-        raise InputError(f"{path}: refused, {error}; expected tensors, plain containers and the model config") from error
+        raise InputError(f"{path}: refused, {error}; expected tensors and plain containers") from error
     except (MemoryError, RecursionError) as error:
         raise InputError(f"{path}: damaged, too large or too deeply nested ({type(error).__name__})") from error
 
 
-def _read(path: Path, stream: BinaryIO) -> Any:
+def state_dict(path: Path, content: Any) -> dict[str, Any]:
+    """The state dict of a file's content: under "model", which is taken out, or all of it. Raises InputError for neither."""
+    state = content.pop("model") if isinstance(content, dict) and isinstance(content.get("model"), dict) else content
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise InputError(f'{path}: holds no state dict, expected one, or {{"model": state dict, ...}}')
+    return state
+
+
+def _read(path: Path, stream: BinaryIO, classes: Iterable[Class]) -> Any:
     archive = _Archive(path, stream)
     order = archive.read("byteorder").decode("ascii", "replace") if "byteorder" in archive else "little"
     if order not in ("little", "big"):
@@ -65,7 +74,7 @@ def _read(path: Path, stream: BinaryIO) -> Any:
         except ValueError as error:
             raise InputError(f"{path}: damaged, a tensor of shape {tensor.shape} ({error})") from error
 
-    return _replace(pickled.loads(archive.read("data.pkl")), array, {})
+    return _replace(pickled.loads(archive.read("data.pkl"), classes), array, {})
 
 
 def _replace(value: Any, array: Callable[[Tensor], np.ndarray], seen: dict[int, tuple[Any, Any]]) -> Any:
@@ -147,15 +156,19 @@ class _Archive:
         return os.fstat(self.stream.fileno()).st_size
 
 
-class Config(dict):
-    """A node that is written as the original's config class."""
+class Instance(dict):
+    """A dict that is written as an object of the class `of`, with the attributes `state` that its methods expect."""
+
+    def __init__(self, items: Mapping[str, Any], *, of: Class, state: Mapping[str, Any]) -> None:
+        super().__init__(items)
+        self.of, self.state = of, state
 
 
 ALIGNMENT = 64  # of storages in the file, as torch does, so that they can be mapped into memory
 
 
 def write_pth(path: str | os.PathLike, value: Any) -> None:
-    """Writes dicts, lists, str, numbers, bool, None, `Config` and numpy arrays as torch.save would."""
+    """Writes dicts, lists, sets, str, numbers, bool, None, `Instance` and numpy arrays as torch.save would."""
     path = Path(path)
     arrays: list[np.ndarray] = []
     pickle = b"\x80\x02" + _encode(value, arrays) + b"."
@@ -191,12 +204,14 @@ def _encode(value: Any, arrays: list[np.ndarray]) -> bytes:
         return b"X" + struct.pack("<I", len(data)) + data
     if isinstance(value, (list, tuple)):
         items = b"".join(_encode(item, arrays) for item in value)
-        return b"](" + items + b"e" if isinstance(value, list) else b"(" + items + b"t"
+        return (b"](" + items + b"e" if items else b"]") if isinstance(value, list) else b"(" + items + b"t"
     if isinstance(value, Mapping):
         items = b"".join(_encode(key, arrays) + _encode(item, arrays) for key, item in value.items())
-        if not isinstance(value, Config):
-            return b"}(" + items + b"u"
-        return _global(*pickled.CONFIG) + b")\x81(" + items + b"u" + _CONFIG_STATE + b"b"
+        if not isinstance(value, Instance):
+            return b"}(" + items + b"u" if items else b"}"
+        return _global(value.of.module, value.of.name) + b")\x81(" + items + b"u" + _encode(value.state, arrays) + b"b"
+    if isinstance(value, set):
+        return _global("__builtin__", "set") + _encode(sorted(value), arrays) + b"\x85R"
     raise TypeError(f"{type(value).__name__} cannot be written to a .pth file")
 
 
@@ -212,18 +227,3 @@ def _encode_tensor(value: np.ndarray, key: int) -> bytes:
 
 def _global(module: str, name: str) -> bytes:
     return f"c{module}\n{name}\n".encode()
-
-
-# The flags of the original's config class (yacs), which its methods expect to be there.
-_CONFIG_STATE = (
-    b"}("
-    + _encode("__immutable__", [])
-    + b"\x89"
-    + _encode("__deprecated_keys__", [])
-    + _global("__builtin__", "set")
-    + b"]\x85R"
-    + _encode("__renamed_keys__", [])
-    + b"}"
-    + _encode("__new_allowed__", [])
-    + b"\x89u"
-)

@@ -21,6 +21,7 @@ from bridgedepth_jax.data.pairs import find_pairs, read_sample
 from bridgedepth_jax.data.procedural import SyntheticStereo
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.inference import demo
+from bridgedepth_jax.inference.run import LoadedPair
 from bridgedepth_jax.inference.stereo import Predictor
 
 UNSEEN = 10_007  # seed of the rendered pairs; training has another

@@ -6,7 +6,7 @@ import zlib
 import jax
 import numpy as np
 
-from bridgedepth_jax.convert.rules import convert_state, name_of, restore_state
+from bridgedepth_jax.convert.engine import convert_state, find_rules, restore_state
 from bridgedepth_jax.networks.config import MonoConfig
 from bridgedepth_jax.store.checkpoint import expected_shapes, unflatten
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
@@ -34,10 +34,11 @@ def synth_params(config: ModelConfig | MonoConfig) -> dict:
     """Our parameter tree of synthetic weights."""
     kind = "bridgedepth" if isinstance(config, ModelConfig) else "depth-anything"
     expected = expected_shapes(kind, config)
-    names = restore_state({path: np.broadcast_to(np.float32(0), shape) for path, shape in expected.items()})
+    rules = find_rules(kind)
+    names = restore_state(rules, {path: np.broadcast_to(np.float32(0), shape) for path, shape in expected.items()})
     state = {name: synth_value(name, value.shape) for name, value in names.items()}
-    assert {name_of(path) for path in expected} == set(state)
-    return unflatten(convert_state(state, expected, source="synthetic weights"))
+    assert {rules.name(path) for path in expected} == set(state)
+    return unflatten(convert_state(rules, state, expected, source="synthetic weights"))
 
 
 def as_float64(params: dict) -> dict:

@@ -5,10 +5,11 @@ from pathlib import Path
 import jax
 import pytest
 
+from bridgedepth_jax.convert.rules.bridgedepth_config import override_by_original
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.store.checkpoint import expected_shapes, flatten
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
-from bridgedepth_jax.training.configfile import override, override_by_original, read_config
+from bridgedepth_jax.training.configfile import override, read_config
 from bridgedepth_jax.training.experiment import Experiment
 
 ROOT = Path(__file__).parents[1]
@@ -147,6 +148,15 @@ def test_an_original_yaml_gives_the_same_config(tmp_path):
     config = read_config(str(ROOT / "configs" / "default.py"))
     override_by_original(config, tmp_path / "kitti.yaml")
     assert Experiment.from_dict(config.to_dict()) == load("kitti")
+
+
+def test_words_in_an_original_yaml_are_the_values_they_spell(tmp_path):
+    """YAML takes 5e-4 for a word; the original's reader evaluates words as literals."""
+    (tmp_path / "x.yaml").write_text("SOLVER: {BASE_LR: 5e-5}\nDATASETS: {CROP_SIZE: '(64, 96)', TEST: [things]}")
+    config = read_config(str(ROOT / "configs" / "default.py"))
+    override_by_original(config, tmp_path / "x.yaml")
+    experiment = Experiment.from_dict(config.to_dict())
+    assert (experiment.solver.base_lr, experiment.data.crop, experiment.eval.datasets) == (5e-5, (64, 96), ("things",))
 
 
 @pytest.mark.parametrize(

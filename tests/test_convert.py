@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,15 +10,30 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from bridgedepth_jax.convert import published
 from bridgedepth_jax.convert.__main__ import main
-from bridgedepth_jax.convert.conversion import convert_file, read_imagenet_backbone, sha256_of, write_original
-from bridgedepth_jax.convert.pth import Config, read_pth, write_pth
-from bridgedepth_jax.convert.rules import buffers, convert_state, layout_of, name_of, order_key, path_of, restore_state
+from bridgedepth_jax.convert.conversion import convert_file, sha256_of, write_original
+from bridgedepth_jax.convert.engine import (
+    CONV,
+    CONV_TRANSPOSED,
+    NORM,
+    SAME,
+    Layout,
+    Rules,
+    convert_state,
+    original_shape,
+    restore_state,
+    table,
+)
+from bridgedepth_jax.convert.pth import read_pth, write_pth
+from bridgedepth_jax.convert.rules import depth_anything
+from bridgedepth_jax.convert.rules.bridgedepth import CONFIG, RULES, as_original, buffers, read_imagenet_backbone
+from bridgedepth_jax.convert.rules.bridgedepth_config import from_original, to_original
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.networks import config as config_module
 from bridgedepth_jax.networks.config import BackboneConfig, MonoConfig
-from bridgedepth_jax.store import hub as published
+from bridgedepth_jax.store import hub as store_hub
 from bridgedepth_jax.store.checkpoint import expected_shapes, flatten, load_checkpoint
-from bridgedepth_jax.systems.bridgedepth import config as config_module
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, NMPConfig
 
 REFERENCE = Path(__file__).parent / "reference/convert"
@@ -35,7 +51,7 @@ def tiny(encoder: str) -> ModelConfig:
 
 @pytest.fixture
 def tiny_vits(monkeypatch):
-    monkeypatch.setitem(config_module._VIT, "vits", TINY_VIT)
+    monkeypatch.setitem(config_module.VITS, "vits", TINY_VIT)
 
 
 def synth(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
@@ -45,15 +61,14 @@ def synth(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.nda
 
 def original_state(config: ModelConfig | MonoConfig, seed: int = 0) -> dict[str, np.ndarray]:
     if isinstance(config, MonoConfig):
-        return restore_state(synth(expected_shapes("depth-anything", config), seed))
+        return restore_state(depth_anything.RULES, synth(expected_shapes("depth-anything", config), seed))
     leaves = synth(expected_shapes("bridgedepth", config), seed)
-    return restore_state(leaves, buffers(config, leaves))
+    return restore_state(RULES, leaves, buffers(config, leaves))
 
 
 def original_file(path: Path, config: ModelConfig, seed: int = 0, **more) -> dict[str, np.ndarray]:
     state = original_state(config, seed)
-    tree = Config({node: Config(keys) for node, keys in config.to_original().items()})
-    write_pth(path, {"model": state, "model_config": tree, **more})
+    write_pth(path, {"model": state, "model_config": as_original(to_original(config)), **more})
     return state
 
 
@@ -69,31 +84,26 @@ def assert_same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
 def test_names_shapes_order_and_buffers_are_the_originals(variant):
     manifest = MANIFESTS[variant]
     if variant.startswith("mono_"):
-        expected, constants = expected_shapes("depth-anything", MonoConfig.named(variant[5:])), {}
+        rules, constants = depth_anything.RULES, {}
+        expected = expected_shapes("depth-anything", MonoConfig.named(variant[5:]))
     else:
-        config = ModelConfig.from_original(manifest["model_config"])
+        rules, config = RULES, from_original(manifest["model_config"])
         expected = expected_shapes("bridgedepth", config)
         constants = buffers(config, expected)
     assert sum(int(np.prod(shape)) for shape in expected.values()) == manifest["num_params"]
-    # Arrays of stride 0: shapes without memory.
-    leaves = {path: np.broadcast_to(np.float32(0), shape) for path, shape in expected.items()}
-    shapes = {name_of(path): _shape_of_original(path, value) for path, value in leaves.items()}
+    shapes = {}
+    for path, shape in expected.items():
+        name = rules.name(path)
+        layout = rules.layout(name)
+        assert layout is not None and rules.path(name) == path
+        shapes[name] = original_shape(shape, layout)
     shapes |= {name: value.shape for name, value in constants.items()}
-    assert sorted(shapes, key=order_key) == [name for name, _, _ in manifest["entries"]]
+    assert sorted(shapes, key=rules.order_key) == [name for name, _, _ in manifest["entries"]]
     for name, shape, buffer in manifest["entries"]:
         assert shapes[name] == tuple(shape), name
         assert (buffer is not None) == (name in constants)
         if buffer:
             np.testing.assert_array_equal(constants[name], BUFFERS[buffer], strict=True)
-
-
-def _shape_of_original(path: str, value: np.ndarray) -> tuple[int, ...]:
-    name = name_of(path)
-    layout = layout_of(name)
-    assert layout is not None and path_of(name, layout) == path
-    if name.endswith("layer_scale"):
-        return (*value.shape, 1, 1)
-    return value.shape if layout.axes is None else value.transpose(np.argsort(layout.axes)).shape
 
 
 @pytest.mark.parametrize(
@@ -115,9 +125,9 @@ def _shape_of_original(path: str, value: np.ndarray) -> tuple[int, ...]:
     ],
 )
 def test_rules(name, path, axes):
-    layout = layout_of(name)
+    layout = RULES.layout(name)
     assert layout is not None and layout.axes == axes
-    assert path_of(name, layout) == path and name_of(path) == name
+    assert RULES.path(name) == path and RULES.name(path) == name
 
 
 def test_layouts_by_hand():
@@ -138,7 +148,7 @@ def test_layouts_by_hand():
         "resize_layers_0/kernel": (3, 2, 4, 5),
         "features_1_0/layer_scale": (5,),
     }
-    leaves = convert_state(state, expected, source="x")
+    leaves = convert_state(RULES, state, expected, source="x")
     assert not state
     for i in range(4):
         for o in range(5):
@@ -149,7 +159,82 @@ def test_layouts_by_hand():
                 for j in range(2):
                     assert leaves["gw_0/kernel"][k, j, i, o] == w["gw.0.weight"][o, i, k, j]
                     assert leaves["resize_layers_0/kernel"][k, j, i, o] == w["resize_layers.0.weight"][i, o, k, j]
-    assert_same(restore_state(leaves), {name: w[name] for name in sorted(w, key=order_key)})
+    assert_same(restore_state(RULES, leaves), {name: w[name] for name in sorted(w, key=RULES.order_key)})
+
+
+# A network with everything that neither table above has: BatchNorm, a tensor under two names, weights that the file may hold.
+TOY = Rules(
+    layouts=table(
+        ("bias", SAME),
+        (r"(bn@|downsample\.1)\.weight", NORM),
+        (r"conv@\.weight", CONV),
+        (r"up\.weight", CONV_TRANSPOSED),
+        (r"head\.weight", Layout("kernel", (1, 0), ones=2)),
+    ),
+    config_of=lambda content, state, config: config,
+    licence=lambda config: "MIT",
+    content=lambda config, state: state,
+    order="block conv1 bn1 downsample weight bias running_mean running_var num_batches_tracked up head",
+    aliases=((re.compile(r"^block\.0\.bn1\."), "block.0.downsample.1."),),
+    ignored=re.compile(r"^size$"),
+)
+TOY_SHAPES = {
+    "block_0/conv1/kernel": (3, 3, 1, 4),  # in groups: each output sees one channel
+    "block_0/bn1/scale": (4,),
+    "block_0/bn1/bias": (4,),
+    "batch_stats/block_0/bn1/mean": (4,),
+    "batch_stats/block_0/bn1/var": (4,),
+    "up/kernel": (2, 2, 4, 5),
+    "head/kernel": (5, 2),
+}
+TOY_NAMES = [
+    "block.0.conv1.weight",
+    *(f"block.0.{name}.{leaf}" for name in ("bn1", "downsample.1")
+      for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
+    "up.weight",
+    "head.weight",
+]  # fmt: skip
+
+
+def toy_state() -> dict[str, np.ndarray]:
+    return restore_state(TOY, synth(TOY_SHAPES))
+
+
+def test_statistics_second_names_and_counters():
+    state = toy_state()
+    assert list(state) == TOY_NAMES
+    assert state["block.0.conv1.weight"].shape == (4, 1, 3, 3) and state["up.weight"].shape == (4, 5, 2, 2)
+    assert state["head.weight"].shape == (2, 5, 1, 1)
+    np.testing.assert_array_equal(state["block.0.bn1.num_batches_tracked"], np.zeros((), np.int64), strict=True)
+    given = dict(state) | {"size": np.zeros(2, np.int64), "block.0.bn1.num_batches_tracked": np.array(7)}
+    leaves = convert_state(TOY, given, TOY_SHAPES, source="x")
+    assert {path: value.shape for path, value in leaves.items()} == TOY_SHAPES
+    np.testing.assert_array_equal(leaves["batch_stats/block_0/bn1/var"], state["block.0.bn1.running_var"])
+    assert_same(restore_state(TOY, leaves), state)
+    for dropped in ("block.0.bn1", "block.0.downsample.1"):  # one name is enough
+        some = {name: value for name, value in state.items() if not name.startswith(f"{dropped}.")}
+        assert_same(restore_state(TOY, convert_state(TOY, some, TOY_SHAPES, source="x")), state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block.0.downsample.1.running_var": np.zeros(4, np.float32)}, "1 wrong: .*running_var differs from .* other name"),
+        ({"block.0.bn1.bias": np.full(4, np.nan, np.float32)}, "1 wrong: .*bias differs from the tensor's other name"),
+        ({"block.0.bn2.running_mean": np.zeros(4, np.float32)}, r"1 not part of this network: block\.0\.bn2\.running_mean$"),
+        ({"block.0.bn2.num_batches_tracked": np.array(0)}, r"1 not part of this network: block\.0\.bn2\.num_batches_tracked$"),
+        ({"head.weight": np.zeros((2, 5), np.float32)}, r"has shape \(2, 5\), expected \(2, 5, 1, 1\)$"),
+    ],
+)
+def test_statistics_and_second_names_are_accounted_for(change, message):
+    with pytest.raises(InputError, match=message):
+        convert_state(TOY, toy_state() | change, TOY_SHAPES, source="x")
+
+
+def test_a_missing_statistic_is_named_as_in_the_original():
+    state = {name: value for name, value in toy_state().items() if not name.endswith("running_mean")}
+    with pytest.raises(InputError, match=r"1 missing: block\.0\.bn1\.running_mean$"):
+        convert_state(TOY, state, TOY_SHAPES, source="x")
 
 
 @pytest.mark.parametrize("encoder", ["resnet", "convnext", "swin"])
@@ -162,8 +247,8 @@ def test_file_to_folder_to_file_is_bit_equal(tmp_path, tiny_vits, capsys, encode
     assert checkpoint.config == tiny(encoder)
     assert checkpoint.provenance["sha256"] == digest and checkpoint.provenance["licence"] == "Apache-2.0"
     main(["to-torch", str(tmp_path / "ckpt"), str(tmp_path / "b.pth")])
-    written = read_pth(tmp_path / "b.pth")
-    assert list(written) == ["model", "model_config"] and written["model_config"] == tiny(encoder).to_original()
+    written = read_pth(tmp_path / "b.pth", [CONFIG])
+    assert list(written) == ["model", "model_config"] and written["model_config"] == to_original(tiny(encoder))
     assert_same(written["model"], state)
 
 
@@ -179,7 +264,7 @@ def test_bare_state_dict_narrow_dtypes_and_storage(tmp_path, tiny_vits):
         convert_file("bridgedepth", tmp_path / "a.pth")
     checkpoint = convert_file("bridgedepth", tmp_path / "a.pth", config=config)
     leaves = flatten(checkpoint.params)
-    back = restore_state(leaves, buffers(config, leaves))
+    back = restore_state(RULES, leaves, buffers(config, leaves))
     assert_same(back, {name: value.astype(state[name].dtype) for name, value in narrow.items()})
 
 
@@ -225,8 +310,7 @@ def test_every_tensor_is_accounted_for(tmp_path, tiny_vits, change, message):
     config = tiny("resnet")
     state = original_state(config)
     change(state)
-    tree = Config({node: Config(keys) for node, keys in config.to_original().items()})
-    write_pth(tmp_path / "a.pth", {"model": state, "model_config": tree})
+    write_pth(tmp_path / "a.pth", {"model": state, "model_config": as_original(to_original(config))})
     with pytest.raises(InputError, match=message):
         convert_file("bridgedepth", tmp_path / "a.pth")
 
@@ -234,9 +318,9 @@ def test_every_tensor_is_accounted_for(tmp_path, tiny_vits, change, message):
 @pytest.mark.parametrize(
     ("node", "key", "value", "message"),
     [
-        ("BACKBONE", "MODEL_TYPE", "vgg", "unknown BACKBONE.MODEL_TYPE 'vgg'"),
+        ("BACKBONE", "MODEL_TYPE", "vgg", "model.backbone.model_type = 'vgg', expected one of 'resnet'"),
         ("BACKBONE", "MODEL_TYPE", ["resnet"], "its model config is not one of this network"),
-        ("BACKBONE", "NORM_FN", "batch", "NORM_FN 'batch' is not supported"),
+        ("BACKBONE", "NORM_FN", "batch", "norm_fn 'batch' is not supported"),
         ("BACKBONE", "OUT_CHANNELS", "many", "its model config is not one of this network"),
         ("BACKBONE", "OUT_CHANNELS", -8, "no network can be made of its model config"),
         ("NMP", "INFER_N_HEADS", 0, "model config"),
@@ -246,7 +330,7 @@ def test_every_tensor_is_accounted_for(tmp_path, tiny_vits, change, message):
     ],
 )
 def test_model_configs_of_no_network(tmp_path, tiny_vits, node, key, value, message):
-    tree = tiny("resnet").to_original()
+    tree = to_original(tiny("resnet"))
     tree[node][key] = value
     write_pth(tmp_path / "a.pth", {"model": {}, "model_config": tree})
     with pytest.raises(InputError, match=f"a.pth: .*{message}"):
@@ -271,7 +355,7 @@ def test_imagenet_backbone(tmp_path, tiny_vits, encoder):
     later = ("features.6.1.weight", "features.7.0.block.0.weight", "classifier.2.weight", "norm.weight", "head.bias")
     write_pth(tmp_path / "a.pth", features | {name: np.zeros((3,), np.float32) for name in later})
     subtree = read_imagenet_backbone(tmp_path / "a.pth", tiny(encoder))
-    restored = restore_state(flatten(subtree))
+    restored = restore_state(RULES, flatten(subtree))
     assert_same(restored, {name: value for name, value in features.items() if not name.endswith("position_index")})
     write_pth(tmp_path / "b.pth", features | {"fc.weight": np.zeros(3, np.float32)})
     with pytest.raises(InputError, match=r"1 not part of this network: fc\.weight"):
@@ -292,7 +376,10 @@ def test_command_errors(tmp_path, tiny_vits, capsys):
     source, out = str(tmp_path / "a.pth"), str(tmp_path / "ckpt")
     original_file(tmp_path / "a.pth", tiny("resnet"))
     assert "cannot be read" in refused("bridgedepth", str(tmp_path / "nothing.pth"), out)
-    assert "expected pretrained.cls_token" in refused("depth-anything", source, out)
+    assert "bridgedepth.config.config.CfgNode is not allowed" in refused("depth-anything", source, out)
+    write_pth(tmp_path / "b.pth", original_state(tiny("resnet")))
+    assert "expected pretrained.cls_token" in refused("depth-anything", str(tmp_path / "b.pth"), out)
+    (tmp_path / "b.pth").unlink()
     assert "--variant is not expected" in refused("bridgedepth", source, out, "--variant", "resnet_vits")
     assert "is none" in refused("bridgedepth", source, out, "--revision", "main")
     assert "is of kind depth-anything" in refused("bridgedepth", "depth_anything_v2_vits", out)
@@ -321,12 +408,16 @@ class Hub:
 
     def __init__(self, folder: Path, monkeypatch):
         self.folder, self.calls, self.commit = folder, [], "c1"
-        monkeypatch.setattr(published, "download", self.download)
+        monkeypatch.setattr(store_hub, "download", self.download)
         monkeypatch.setenv("BRIDGEDEPTH_CACHE", str(folder / "cache"))
 
     def download(self, row, revision):
         self.calls.append(revision)
         return self.folder / row.file, self.commit
+
+
+def fetch(name: str, **options) -> store_hub.Fetched:
+    return store_hub.fetch(name, published.published()[name], **options)
 
 
 @pytest.fixture
@@ -346,23 +437,26 @@ def test_published_name_is_fetched_and_converted_once(hub, tmp_path):
 
 
 def test_published_name_is_pinned(hub, tmp_path, capsys):
-    published.fetch("rvc")
+    fetch("rvc")
     hub.commit = "c2"
-    published.fetch("rvc")
+    fetch("rvc")
     assert hub.calls == ["main", "c1"]
     original_file(tmp_path / "bridge_rvc.pth", tiny("resnet"), seed=1)
     with pytest.raises(InputError, match=r"rvc: bridge_rvc\.pth has SHA-256 \w+, expected \w+ as fetched before"):
-        published.fetch("rvc", revision="main")
+        fetch("rvc", revision="main")
     main(["bridgedepth", "rvc", str(tmp_path / "ckpt"), "--revision", "main", "--accept-new"])
     assert load_checkpoint(tmp_path / "ckpt").provenance["sha256"] == sha256_of(tmp_path / "bridge_rvc.pth")
-    published.fetch("rvc")
+    fetch("rvc")
     (tmp_path / "cache/published.json").write_text("{")
     with pytest.raises(InputError, match=r"published\.json: damaged"):
-        published.fetch("rvc")
+        fetch("rvc")
 
 
 def test_unknown_names_and_no_network(tmp_path, monkeypatch):
     monkeypatch.setenv("BRIDGEDEPTH_CACHE", str(tmp_path))
+    assert {"rvc": "bridgedepth", "depth_anything_v2_vitg": "depth-anything"}.items() <= {
+        name: row.kind for name, row in published.published().items()
+    }.items()
     with pytest.raises(InputError, match="rvx: neither a checkpoint folder nor a published name, expected one of sf, l_sf"):
         published.resolve("rvx")
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: (_ for _ in ()).throw(ConnectionError("no route")))
@@ -394,7 +488,7 @@ def test_hub_calls(tmp_path, monkeypatch):
 
     monkeypatch.setattr(hub, "hf_hub_download", fake)
     monkeypatch.setattr(hub.HfApi, "model_info", lambda self, repository, revision: type("Info", (), {"sha": "abc"}))
-    path, origin = published.fetch("kitti")
+    path, origin = fetch("kitti")
     assert calls == [("main", True), ("abc", False)] and origin["revision"] == "abc" and path.exists()
-    published.fetch("kitti")
+    fetch("kitti")
     assert calls[2:] == [("abc", True)]

@@ -12,6 +12,7 @@ import tiny
 from bridgedepth_jax.data.formats import read_image, read_pfm, write_pfm, write_png
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference import demo
+from bridgedepth_jax.inference.run import LoadedPair
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 
 FILES = ["color.png", "confidence.png", "disparity.pfm", "overview.png"]

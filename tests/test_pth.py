@@ -1,9 +1,11 @@
 """Reading and writing .pth files: files of torch itself, files of attackers, damaged files."""
 
+import argparse
 import os
 import pickle
 import shutil
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -11,8 +13,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bridgedepth_jax.convert.pth import Config, read_pth, write_pth
+from bridgedepth_jax.convert import pth
+from bridgedepth_jax.convert.pickled import Class
+from bridgedepth_jax.convert.pth import Instance, write_pth
+from bridgedepth_jax.convert.rules.bridgedepth import CONFIG
 from bridgedepth_jax.errors import InputError
+
+NAMESPACE = Class("argparse", "Namespace", attributes=True)
+
+
+def read_pth(path: Path):
+    return pth.read_pth(path, [CONFIG])
+
 
 SAMPLES = Path(__file__).parent / "reference/pth"
 EXPECTED = dict(np.load(SAMPLES / "sample_checkpoint_expected.npz", allow_pickle=False))
@@ -93,9 +105,17 @@ def test_write_read_round_trip(tmp_path):
     dtypes = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.int32, np.int8, np.uint8, np.bool_]
     arrays = {str(np.dtype(t)): rng.integers(0, 2, (3, 2, 4)).astype(t) for t in dtypes}
     arrays |= {"scalar": np.array(3, np.float32), "empty": np.zeros((0, 3), np.float32), "T": arrays["float32"].T}
-    value = {"model": arrays, "list": [1, -2, 0.5, None, True, "é"], "tuple": (1, (2,), ()), "config": Config(a=Config(b=1))}
+    config = Instance({"a": Instance({"b": 1}, of=CONFIG, state={"flags": set()})}, of=CONFIG, state={})
+    value = {
+        "model": arrays,
+        "list": [1, -2, 0.5, None, True, "é"],
+        "tuple": (1, (2,), ()),
+        "set": {"a"},
+        "none": {},
+        "object": config,
+    }
     write_pth(tmp_path / "f.pth", value)
-    assert_same(read_pth(tmp_path / "f.pth"), value | {"config": {"a": {"b": 1}}})
+    assert_same(read_pth(tmp_path / "f.pth"), value | {"object": {"a": {"b": 1}}})
     with zipfile.ZipFile(tmp_path / "f.pth") as file:
         assert file.testzip() is None
     data = (tmp_path / "f.pth").read_bytes()
@@ -176,6 +196,29 @@ def test_state_of_the_config_class_is_dropped(tmp_path):
     state = b"}(X\x09\x00\x00\x00__class__ctorch\nFloatStorage\nX\x05\x00\x00\x00itemsK\x01u"
     value = read_pth(archive(tmp_path / "f.pth", CFG + b")\x81(X\x01\x00\x00\x00aK\x01u" + state + b"b."))
     assert value == {"a": 1} and type(value) is dict and callable(value.items)
+
+
+def test_attributes_of_an_object(tmp_path):
+    """Of a class whose objects are their attributes; unless it is asked for, it is refused like any other."""
+    content = {"args": argparse.Namespace(model="Net(heads=2)", steps=[1, 2]), "more": (argparse.Namespace(),)}
+    path = archive(tmp_path / "f.pth", pickle.dumps(content, 2))
+    value = pth.read_pth(path, [NAMESPACE])
+    assert value == {"args": {"model": "Net(heads=2)", "steps": [1, 2]}, "more": ({},)} and type(value["args"]) is dict
+    with pytest.raises(InputError, match=r"argparse\.Namespace is not allowed"):
+        read_pth(path)
+    with pytest.raises(InputError, match=r"CfgNode is not allowed"):
+        pth.read_pth(SAMPLES / "sample_checkpoint.pth")
+    keys = pickle.dumps(argparse.Namespace(a=1), 2).replace(b"X\x01\x00\x00\x00a", b"N")  # an attribute named None
+    with pytest.raises(InputError, match="a key of type NoneType is not allowed"):
+        pth.read_pth(archive(tmp_path / "g.pth", keys), [NAMESPACE])
+
+
+def test_a_number_in_the_memo_costs_nothing(tmp_path):
+    """`pickle.Unpickler` makes room for so many entries: 64 GB."""
+    tracemalloc.start()
+    assert read_pth(archive(tmp_path / "f.pth", b"Nr\xff\xff\xff\xff.")) is None
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_shared_tuples_do_not_explode(tmp_path):

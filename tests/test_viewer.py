@@ -21,6 +21,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.geometry import Calibration
 from bridgedepth_jax.inference import viewer
+from bridgedepth_jax.inference.run import LoadedPair
 from bridgedepth_jax.inference.stereo import Prediction
 
 ROOT = Path(__file__).parents[1]

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bridgedepth_jax.convert.published import resolve
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference.compiled import DTYPES, Compiled, Devices
 from bridgedepth_jax.inference.stereo import as_rgb
@@ -20,7 +21,6 @@ from bridgedepth_jax.networks.depth_anything import DepthAnything
 from bridgedepth_jax.ops.image import normalize
 from bridgedepth_jax.ops.resize import bilinear_taps
 from bridgedepth_jax.store.checkpoint import load_checkpoint
-from bridgedepth_jax.store.hub import resolve
 
 SHORTER_SIDE = 518  # pixels, what Depth Anything V2 was trained on
 

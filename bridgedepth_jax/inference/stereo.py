@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bridgedepth_jax.convert.published import resolve
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference.compiled import DTYPES, Compiled, Devices
 from bridgedepth_jax.inference.swapped import looks_swapped
 from bridgedepth_jax.store.checkpoint import load_checkpoint
-from bridgedepth_jax.store.hub import resolve
 from bridgedepth_jax.system import DEFAULT, find_system
 
 DEFAULT_MODEL = Path(__file__).parents[1] / "weights" / "nano"  # what `Predictor.load()` loads
@@ -100,8 +100,8 @@ class Predictor:
         """From a checkpoint folder, published weights, or the default model that comes with the package.
 
         Args:
-          checkpoint: a folder written by `python -m convert`, or a published name (see `bridgedepth_jax.store.hub`): fetched
-            and converted into the cache the first time. None is the default model.
+          checkpoint: a folder written by `python -m convert`, or a published name (see `bridgedepth_jax.convert.published`):
+            fetched and converted into the cache the first time. None is the default model.
           options: as for `Predictor`.
 
         Raises InputError: no such checkpoint, a damaged one, or one of another network.

@@ -62,10 +62,10 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         if self.model_type not in _STAGES:
-            raise ValueError(f"unknown BACKBONE.MODEL_TYPE {self.model_type!r}, expected one of {sorted(_STAGES)}")
+            raise ValueError(f"unknown backbone.model_type {self.model_type!r}, expected one of {sorted(_STAGES)}")
         if self.norm_fn != "instance":
             raise ValueError(
-                f"BACKBONE.NORM_FN {self.norm_fn!r} is not supported, expected 'instance': no published weights use another"
+                f"backbone.norm_fn {self.norm_fn!r} is not supported, expected 'instance': no published weights use another"
             )
         dims, depths = _STAGES[self.model_type]
         object.__setattr__(self, "dims", tuple(self.dims or dims))

@@ -1,27 +1,17 @@
-"""Published weights by name: fetched once from the Hugging Face hub, converted once into the cache.
+"""Files of the Hugging Face hub by name: fetched once, the same ever after.
 
 The cache is `$BRIDGEDEPTH_CACHE`, by default ~/.cache/bridgedepth_jax. Its `published.json` pins, at the first fetch of
 a name, the commit of the repository and the SHA-256 of the file; another file under that name is refused later.
 """
 
+import hashlib
 import json
-import os
 from pathlib import Path
 from typing import NamedTuple
 
-from bridgedepth_jax.convert.conversion import convert_file, sha256_of
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import cache_folder, replacing
-from bridgedepth_jax.store.checkpoint import save_checkpoint
-from bridgedepth_jax.systems.bridgedepth.config import VARIANTS
-
-
-class Published(NamedTuple):
-    """A file in a model repository of the Hugging Face hub."""
-
-    kind: str
-    repository: str
-    file: str
+from bridgedepth_jax.system import Published
 
 
 class Fetched(NamedTuple):
@@ -31,46 +21,18 @@ class Fetched(NamedTuple):
     origin: dict[str, str]
 
 
-_DEPTH_ANYTHING = {"vits": "Small", "vitb": "Base", "vitl": "Large", "vitg": "Giant"}
-PUBLISHED = {
-    **{name: Published("bridgedepth", "aeolusguan/BridgeDepth", f"bridge_{name}.pth") for name in VARIANTS},
-    **{
-        f"depth_anything_v2_{vit}": Published(
-            "depth-anything", f"depth-anything/Depth-Anything-V2-{size}", f"depth_anything_v2_{vit}.pth"
-        )
-        for vit, size in _DEPTH_ANYTHING.items()
-    },
-}
-
-
-def resolve(name_or_path: str | os.PathLike) -> Path:
-    """The checkpoint folder of a path, or of a published name: fetched and converted into the cache unless it is there.
-
-    A folder of that name goes before a published name. Raises InputError for what is neither, and without a network.
-    """
-    path, name = Path(name_or_path), os.fspath(name_or_path)
-    if path.exists():
-        return path
-    if name not in PUBLISHED:
-        raise InputError(f"{name}: neither a checkpoint folder nor a published name, expected one of {', '.join(PUBLISHED)}")
-    folder = cache_folder() / "checkpoints" / name
-    if not folder.exists():
-        file, origin = fetch(name)
-        save_checkpoint(folder, convert_file(PUBLISHED[name].kind, file, origin=origin))
-    return folder
-
-
-def fetch(name: str, *, revision: str | None = None, accept_new: bool = False) -> Fetched:
-    """Downloads a published file, at `revision` or the commit pinned before or that of the main branch.
+def fetch(name: str, row: Published, *, revision: str | None = None, accept_new: bool = False) -> Fetched:
+    """Downloads the file `row` that has that name, at `revision` or the commit pinned before or that of the main branch.
 
     Raises InputError where the hub cannot be reached, and for a file other than the one fetched before under this name
     unless `accept_new`.
     """
-    row, lock = PUBLISHED[name], cache_folder() / "published.json"
+    lock = cache_folder() / "published.json"
     pins = _read_pins(lock)
     pinned = pins.get(name, {})
     path, commit = download(row, revision or pinned.get("revision") or "main")
-    digest = sha256_of(path)
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if pinned and digest != pinned["sha256"] and not accept_new:
         raise InputError(
             f"{name}: {row.file} has SHA-256 {digest}, expected {pinned['sha256']} as fetched before (pinned in {lock});"

@@ -111,6 +111,6 @@ def _from_run(experiment: Experiment, workdir: Path, teachers: dict[str, Checkpo
 
 
 def _load(name: str) -> Checkpoint:
-    from bridgedepth_jax.store.hub import resolve
+    from bridgedepth_jax.convert.published import resolve
 
     return load_checkpoint(resolve(name))

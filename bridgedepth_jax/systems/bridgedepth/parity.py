@@ -7,7 +7,7 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bridgedepth_jax.build import build
 from bridgedepth_jax.convert.__main__ import main as convert
-from bridgedepth_jax.convert.pth import Config, write_pth
-from bridgedepth_jax.convert.rules import name_of
+from bridgedepth_jax.convert.pth import write_pth
+from bridgedepth_jax.convert.rules.bridgedepth import RULES, as_original
+from bridgedepth_jax.convert.rules.bridgedepth_config import apply_options
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.depth_anything import DepthAnything
 from bridgedepth_jax.ops.image import normalize
@@ -72,8 +74,7 @@ def load_weights(synth: ModuleType, variant: str, *, float64: bool) -> Weights:
         if variant.startswith("mono_"):
             kind, content = "depth-anything", state
         else:
-            tree = Config({node: Config(keys) for node, keys in manifest["model_config"].items()})
-            kind, content = "bridgedepth", {"model": state, "model_config": tree}
+            kind, content = "bridgedepth", {"model": state, "model_config": as_original(manifest["model_config"])}
         write_pth(pth, content)
         del state, content
         with contextlib.redirect_stdout(io.StringIO()):
@@ -131,15 +132,28 @@ def check_mono(case: str, weights: Weights, golden: Any, *, float64: bool) -> It
             yield Row(case, f"{key}, of RMS", relative(value, golden[key]), FEATURES)
 
 
+def train_experiment(case: str, reference: Mapping[str, Any], model: ModelConfig, *, batch_size: int) -> Experiment:
+    """The experiment of a training golden: the defaults, its `max_iter`, and its `opts` of the original's config.
+
+    Options of data, checkpoints and tests do not touch a step on a batch that is given. Raises InputError for an unknown one.
+    """
+    sections: dict[str, dict[str, Any]] = {"solver": {"max_iter": reference["max_iter"]}, "task": {}}
+    try:
+        model, values = apply_options(reference["opts"], model)
+        for place, value in values.items():
+            section, _, name = place.partition(".")
+            sections.setdefault(section, {})[name] = value
+        solver = build(SolverConfig, sections["solver"] | {"batch_size": batch_size}, "solver")
+        return Experiment(model=model, task=build(StereoTask, sections["task"], "task"), solver=solver)
+    except InputError as error:
+        raise InputError(f"{case}: {error}") from error
+
+
 def check_train(case: str, weights: Weights, golden: Any, *, float64: bool) -> Iterator[Row]:
     """Losses of the first step; in float64 also the gradient norm of every parameter and the total loss of four steps."""
     reference = golden["json"]
-    expected, options = reference["float64"] if float64 else reference, reference["opts"]
-    solver = SolverConfig(max_iter=reference["max_iter"], batch_size=len(golden["left"]))
-    task = StereoTask(loss_type=options.pop("SOLVER.LOSS_TYPE", "L1"), max_disp=options.pop("SOLVER.MAX_DISP", 192))
-    if options:
-        raise InputError(f"{case}: unknown options {sorted(options)}")
-    experiment = Experiment(model=weights.config, task=task, solver=solver)
+    expected = reference["float64"] if float64 else reference
+    experiment = train_experiment(case, reference, weights.config, batch_size=len(golden["left"]))
     objective = experiment.objective()
     mesh = make_mesh(1, jax.devices()[:1])
     state, fixed = experiment.begin(objective, weights.params)
@@ -147,7 +161,7 @@ def check_train(case: str, weights: Weights, golden: Any, *, float64: bool) -> I
     batch = {
         ours: golden[name] for ours, name in {"left": "left", "right": "right", "disparity": "disp", "valid": "valid"}.items()
     }
-    step: Any = jax.jit(make_step(objective, solver, mesh, parameter_norms=True)).lower(state, frozen, batch)
+    step: Any = jax.jit(make_step(objective, experiment.solver, mesh, parameter_norms=True)).lower(state, frozen, batch)
     step = step.compile(FEW_STEPS)
     metrics = []
     for _ in expected["steps"]:
@@ -158,7 +172,7 @@ def check_train(case: str, weights: Weights, golden: Any, *, float64: bool) -> I
         limit = LOSSES_FLOAT64 if float64 else REFINED_LOSSES if noisy else LOSSES
         yield Row(case, name, abs(metrics[0][name] / value - 1), limit)
     if float64:
-        norms = {name_of(key.removeprefix("gradient/")): v for key, v in metrics[0].items() if key.startswith("gradient/")}
+        norms = {RULES.name(key.removeprefix("gradient/")): v for key, v in metrics[0].items() if key.startswith("gradient/")}
         largest = max(expected["grad_norms"].values())
         floor = VANISHING * largest  # below it the true gradient is zero, and the difference counts over the largest
         differences = [abs(norms[n] - v) / (v if v > floor else largest) for n, v in expected["grad_norms"].items()]

@@ -103,7 +103,7 @@ def estimate(config: ModelConfig) -> Any:
 
 def imagenet(path: str, config: ModelConfig) -> dict[str, Any]:
     """torchvision's weights of a convnext or swin encoder, {path: array}."""
-    from bridgedepth_jax.convert.conversion import read_imagenet_backbone
+    from bridgedepth_jax.convert.rules.bridgedepth import read_imagenet_backbone
 
     return flatten({"stereo_encoder": {"backbone": read_imagenet_backbone(path, config)}})
 

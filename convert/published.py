@@ -1,0 +1,37 @@
+"""Published weights by name: fetched once from the hub, converted once into the cache.
+
+The systems name them (`System.published`); `bridgedepth_jax.store.hub` downloads and pins them.
+"""
+
+import os
+from pathlib import Path
+
+from bridgedepth_jax.convert.conversion import convert_file
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.files import cache_folder
+from bridgedepth_jax.store import hub
+from bridgedepth_jax.store.checkpoint import save_checkpoint
+from bridgedepth_jax.system import SYSTEMS, Published, find_system
+
+
+def published() -> dict[str, Published]:
+    """Every published file, by name."""
+    return {name: row for system in SYSTEMS for name, row in find_system(system).published.items()}
+
+
+def resolve(name_or_path: str | os.PathLike) -> Path:
+    """The checkpoint folder of a path, or of a published name: fetched and converted into the cache unless it is there.
+
+    A folder of that name goes before a published name. Raises InputError for what is neither, and without a network.
+    """
+    path, name = Path(name_or_path), os.fspath(name_or_path)
+    if path.exists():
+        return path
+    rows = published()
+    if name not in rows:
+        raise InputError(f"{name}: neither a checkpoint folder nor a published name, expected one of {', '.join(rows)}")
+    folder = cache_folder() / "checkpoints" / name
+    if not folder.exists():
+        file, origin = hub.fetch(name, rows[name])
+        save_checkpoint(folder, convert_file(rows[name].kind, file, origin=origin))
+    return folder
