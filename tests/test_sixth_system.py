@@ -15,11 +15,11 @@ import toy_system
 from toy_system import STEPS, Points, Toy, make, start, variables, wise
 
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.sharding import make_mesh
 from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint, save_checkpoint
 from bridgedepth_jax.system import find_system
 from bridgedepth_jax.training.export import load_run
 from bridgedepth_jax.training.loop import train
-from bridgedepth_jax.training.sharding import make_mesh
 from bridgedepth_jax.training.start import make_start
 from bridgedepth_jax.training.step import Frozen, make_step
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.sharding import make_mesh, tree_shardings
 from bridgedepth_jax.store.run_state import Checkpoints, describe
 from bridgedepth_jax.system import Group
 from bridgedepth_jax.training import optimizer
 from bridgedepth_jax.training.config import SolverConfig
-from bridgedepth_jax.training.sharding import make_mesh, tree_shardings
 from bridgedepth_jax.training.step import make_state
 
 

@@ -16,6 +16,7 @@ import pytest
 import tiny
 from synth import as_float64, synth_params
 
+from bridgedepth_jax.sharding import make_mesh, replicated
 from bridgedepth_jax.systems.bridgedepth import losses, parity
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.systems.bridgedepth.losses import LossConfig, StereoTask
@@ -23,7 +24,6 @@ from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 from bridgedepth_jax.training import optimizer
 from bridgedepth_jax.training.config import SolverConfig
 from bridgedepth_jax.training.experiment import Experiment
-from bridgedepth_jax.training.sharding import make_mesh, replicated
 from bridgedepth_jax.training.step import Frozen, make_step
 
 GOLDEN = Path(__file__).parent / "reference" / "train"

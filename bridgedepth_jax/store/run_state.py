@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from jax import Array, lax
 
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.training.sharding import tree_shardings
+from bridgedepth_jax.sharding import tree_shardings
 
 log = logging.getLogger(__name__)
 

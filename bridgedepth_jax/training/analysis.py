@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from bridgedepth_jax import sharding
 from bridgedepth_jax.data.pipeline import batch_shapes
-from bridgedepth_jax.training import sharding
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.step import Frozen, make_step
 

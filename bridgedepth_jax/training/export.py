@@ -11,11 +11,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from bridgedepth_jax.errors import InputError, command
+from bridgedepth_jax.sharding import make_mesh
 from bridgedepth_jax.store.checkpoint import Checkpoint, load_arrays, load_checkpoint, save_arrays, save_checkpoint
 from bridgedepth_jax.store.run_state import Checkpoints
 from bridgedepth_jax.system import Teacher, Weights
 from bridgedepth_jax.training.experiment import Experiment
-from bridgedepth_jax.training.sharding import make_mesh
 from bridgedepth_jax.training.step import TrainState, join
 
 FROZEN, TEACHERS = "frozen", "teachers"  # folders of a run: what it holds and never changes

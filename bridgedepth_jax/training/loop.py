@@ -17,11 +17,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from bridgedepth_jax import sharding
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import make_folder
 from bridgedepth_jax.store.run_state import Checkpoints
 from bridgedepth_jax.system import Objective
-from bridgedepth_jax.training import sharding
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.export import export, kinds, load_frozen, load_teachers, save_frozen
 from bridgedepth_jax.training.feed import Dataset, batches

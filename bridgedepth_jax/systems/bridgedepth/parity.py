@@ -25,13 +25,13 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.depth_anything import DepthAnything
 from bridgedepth_jax.ops.image import normalize
 from bridgedepth_jax.parity import Row, load_synth, relative
+from bridgedepth_jax.sharding import make_mesh
 from bridgedepth_jax.store.checkpoint import Checkpoint, load_checkpoint
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.systems.bridgedepth.losses import StereoTask
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 from bridgedepth_jax.training.config import SolverConfig
 from bridgedepth_jax.training.experiment import Experiment
-from bridgedepth_jax.training.sharding import make_mesh
 from bridgedepth_jax.training.step import Frozen, make_step
 
 FOLDER = "golden"  # under the reference
