@@ -134,7 +134,7 @@ def override_by_original(config: ConfigDict, path: str | Path) -> None:
 
 
 def _merged_model(config: Any, model: dict[str, Any]) -> ModelConfig:
-    """The default model with the file's keys; weights of the encoder are given to train.py, not by address."""
+    """The default model with the file's keys; weights of the encoder are given to bridgedepth train, not by address."""
     original = ModelConfig.from_dict(config.model.to_dict()).to_original()
     for node, keys in model.items():
         original[node] |= keys
