@@ -185,7 +185,7 @@ BAD = {
     "calib size": (dict(left="left/0.png", right="right/0.png"), ["--calib", "OTHER"], "calibration of 91x30 images"),
     "range": ({}, ["--max-disparity", "-5"], "--max-disparity -5"),
     "batch": ({}, ["--batch", "0"], "--batch 0"),
-    "dtype": ({}, ["--dtype", "float8"], "dtype 'float8'"),
+    "dtype": ({}, ["--dtype", "float8"], "argument --dtype: invalid choice: 'float8'"),
     "devices": ({}, ["--devices", "99"], "devices 99"),
     "one video": (dict(right="right.mp4"), [], "one is a video"),
     "no video": (dict(left="no.mp4", right="right.mp4"), [], "no.mp4: not a readable video"),

@@ -30,7 +30,7 @@ def make_start(experiment: Experiment, init: str, imagenet: str = "") -> Start:
     """Weights for a fresh run of `experiment`, and its teachers.
 
     init: a checkpoint folder or published name (of the system: all weights; of one of its `parts`: those, the rest at random),
-    a workdir of bridgedepth train, or random. imagenet: a .pth file of ImageNet weights for the part of the system that has any.
+    a workdir of bridgedepth train, or random. imagenet: a .pth file of ImageNet weights for the part that has any.
     Raises InputError for what is none of these or does not fit the model.
     """
     if not init:
