@@ -11,7 +11,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir(
 import jax
 from jaxtyping import install_import_hook
 
-install_import_hook("bridgedepth_jax", "beartype.beartype")  # shapes and types of annotations hold in every test
+install_import_hook("bridgedepth_jax", "shapes.check")  # shapes and types of annotations hold in every test
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -34,12 +34,13 @@ def make(seed=0, batch=2, height=16, width=32, layers=5):
     disparity.flat[::7] = 250  # beyond task.max_disp
     disparity.flat[::11] = 400  # beyond the cost volume
     valid = rng.random((batch, height, width)) < 0.7
-    return output, disparity, valid
+    arrays = {name: jnp.asarray(value) for name, value in vars(output).items()}
+    return types.SimpleNamespace(**arrays), jnp.asarray(disparity), jnp.asarray(valid)
 
 
 def test_initial_loss_equals_a_loop():
     output, disparity, valid = make()
-    gt = np.where(valid, disparity, 0)
+    gt = jnp.where(valid, disparity, 0)
     total, cells = 0.0, 0
     for b, i, j in np.ndindex(output.prob.shape[:3]):
         histogram = np.zeros(40)
@@ -63,7 +64,7 @@ def test_proposal_loss_equals_a_loop():
         error = np.abs(8 * output.proposals[b, y // 8, x // 8] - disparity[b, y, x]).min()
         total += 0.5 * error**2 if error < 1 else error - 0.5
         pixels += 1
-    gt = np.where(valid, disparity, 0)
+    gt = jnp.where(valid, disparity, 0)
     counts = L.count(disparity, valid, CONFIG)
     np.testing.assert_allclose(L.proposal_loss(output.proposals, gt, CONFIG, counts), total / (pixels + 1e-6), rtol=1e-12)
 
@@ -73,7 +74,7 @@ def test_median_is_numpys_and_its_gradient_lands_on_the_middle_pixels(pixels):
     rng = np.random.default_rng(pixels)
     x, mask = rng.standard_normal(40), np.zeros(40, bool)
     mask[rng.permutation(40)[:pixels]] = True
-    value, gradient = jax.value_and_grad(lambda x: L.masked_median(x[None], mask[None])[0])(jnp.asarray(x))
+    value, gradient = jax.value_and_grad(lambda x: L.masked_median(x[None], jnp.asarray(mask)[None])[0])(jnp.asarray(x))
     assert value == pytest.approx(np.median(x[mask]) if pixels else 0, abs=1e-15)
     expected = np.zeros(40)
     order = np.flatnonzero(mask)[np.argsort(x[mask])]
@@ -121,13 +122,13 @@ def test_losses_of_the_disparities_equal_a_loop(kind):
 def test_a_larger_error_is_a_larger_loss(name):
     """From the truth outwards, of every output alone; no other loss moves."""
     output, _, valid = make(layers=5)
-    disparity = np.full(valid.shape, 8.0)
+    disparity = jnp.full(valid.shape, 8.0)
     perfect = {"disparities": 8.0, "coarse_disparities": 8.0, "proposals": 1.0}
     prefixes = {"disparities": ("loss_disp", "epe"), "coarse_disparities": ("loss_coarse",), "proposals": ("loss_prop",)}
     run = jax.jit(lambda tree: L.losses(types.SimpleNamespace(**tree), disparity, valid, CONFIG))
     before = None
     for error in (0.0, 0.1, 1.0, 5.0):
-        tree = vars(output) | {key: np.full_like(getattr(output, key), value) for key, value in perfect.items()}
+        tree = vars(output) | {key: jnp.full_like(getattr(output, key), value) for key, value in perfect.items()}
         tree[name] = tree[name] + error
         values = {key: float(value) for key, value in run(tree).items()}
         mine = [key for key in values if key.startswith(prefixes[name])]
@@ -143,7 +144,7 @@ def test_recurrent_loss_ignores_shift_and_scale_of_each_image():
     output, disparity, valid = make()
     counts = L.count(disparity, valid, CONFIG)
     loss = L.recurrent_loss(output.mono, disparity, valid, CONFIG, counts)
-    moved = output.mono * np.array([3.0, 0.5])[:, None, None] - np.array([1.0, -7.0])[:, None, None]
+    moved = output.mono * jnp.array([3.0, 0.5])[None, :, None, None] - jnp.array([1.0, -7.0])[None, :, None, None]
     np.testing.assert_allclose(L.recurrent_loss(moved, disparity, valid, CONFIG, counts), loss, rtol=1e-4)
 
 
@@ -164,7 +165,7 @@ def test_parts_of_a_batch_add_up_to_the_batch():
 
 def test_a_batch_without_ground_truth_gives_zero_and_zero_gradient():
     output, disparity, valid = make()
-    valid[:] = False
+    valid = jnp.zeros_like(valid)
 
     def total(tree):
         values = L.losses(types.SimpleNamespace(**tree), disparity, valid, CONFIG)

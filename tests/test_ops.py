@@ -185,7 +185,7 @@ def test_padding_is_on_top_and_right_with_the_edge():
 
 
 def test_unshuffle_puts_a_token_into_its_block_rows_first():
-    x = np.arange(2 * 3 * 1 * 4).reshape(1, 2, 3, 1, 4)
+    x = np.arange(2 * 3 * 1 * 4, dtype=np.float32).reshape(1, 2, 3, 1, 4)
     out = np.asarray(unshuffle(jnp.asarray(x), 2))[0, :, :, 0]
     np.testing.assert_array_equal(out[2:4, 4:6].ravel(), x[0, 1, 2, 0])
 

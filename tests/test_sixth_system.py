@@ -18,7 +18,7 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.sharding import make_mesh
 from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint, save_checkpoint
 from bridgedepth_jax.system import find_system
-from bridgedepth_jax.training.export import load_run
+from bridgedepth_jax.training.export import kinds, load_run
 from bridgedepth_jax.training.loop import train
 from bridgedepth_jax.training.start import make_start
 from bridgedepth_jax.training.step import Frozen, make_step
@@ -74,7 +74,7 @@ def test_the_average_is_what_is_exported(unbroken):
 def test_the_average_is_the_running_mean_of_the_weights(teacher):
     """Against a loop over the steps; a bad step leaves it as it was."""
     experiment = make(teacher)
-    objective, mesh, checkpoint = experiment.objective({"wise": wise()}), make_mesh(1, jax.devices()[:1]), wise()
+    objective, mesh, checkpoint = experiment.objective(kinds({"wise": wise()})), make_mesh(1, jax.devices()[:1]), wise()
     state, fixed = experiment.begin(objective, make_start(experiment, "random").weights)
     step, frozen = jax.jit(make_step(objective, experiment.solver, mesh)), Frozen(fixed, {"wise": checkpoint.params})
     average, good = np.asarray(state.params["last"]["kernel"]), 0
@@ -101,7 +101,7 @@ def test_eight_devices_and_one_agree_statistics_included(tmp_path, unbroken, tea
 def test_statistics_and_divisors_are_of_the_global_batch(teacher):
     """The loss of a step on 8 devices against plain numpy over all rows."""
     experiment = make(teacher)
-    objective = experiment.objective({"wise": wise()})
+    objective = experiment.objective(kinds({"wise": wise()}))
     state, fixed = experiment.begin(objective, make_start(experiment, "random").weights)
     frozen, batch = Frozen(fixed, {"wise": wise().params}), next(Points().iterate())
     step = jax.jit(make_step(objective, experiment.solver, make_mesh(1)))
@@ -123,7 +123,7 @@ def test_statistics_and_divisors_are_of_the_global_batch(teacher):
 def test_a_divisor_that_depends_on_the_prediction_survives_parts(teacher):
     """Without BatchNorm, whose statistics parts cannot know: the gradient of four parts is that of the whole."""
     experiment = make(teacher)
-    whole = experiment.objective({"wise": wise()})
+    whole = experiment.objective(kinds({"wise": wise()}))
 
     def loss(weights, frozen, batch, counts, rows):
         answer = batch["features"] @ weights["first"]["kernel"][:, 0]

@@ -21,7 +21,7 @@ SumCount = tuple[jax.Array, jax.Array]
 _BLOCK = 32
 
 
-def pixel_sum(values: Float[Array, "*b H W"]) -> Float[Array, " *b"]:
+def pixel_sum(values: Float[Array, "*#b H W"]) -> Float[Array, " *b"]:
     """Sum over the last two axes in a fixed tree of short sums, so that float32 keeps 1e-6 on images of any size."""
     flat = values.reshape(*values.shape[:-2], -1)
     while flat.shape[-1] > 1:
@@ -30,12 +30,12 @@ def pixel_sum(values: Float[Array, "*b H W"]) -> Float[Array, " *b"]:
     return flat[..., 0]
 
 
-def masked(values: Array, mask: Bool[Array, "*b H W"]) -> SumCount:
+def masked(values: Array, mask: Bool[Array, "*#b H W"]) -> SumCount:
     """Sum of `values` where `mask`, and the number of such pixels (int32)."""
     return pixel_sum(jnp.where(mask, values, 0)), mask.sum((-2, -1), dtype=jnp.int32)
 
 
-def percent(hit: Bool[Array, "*b H W"], mask: Bool[Array, "*b H W"]) -> SumCount:
+def percent(hit: Bool[Array, "*#b H W"], mask: Bool[Array, "*#b H W"]) -> SumCount:
     """A hundred times the pixels of `mask` that are hit (int32, exact), and how many there are: in per cent once divided."""
     if mask.shape[-2] * mask.shape[-1] > 2**31 // 100:
         raise ValueError(f"image of shape {mask.shape[-2:]}, expected at most {2**31 // 100} pixels")
@@ -63,7 +63,7 @@ def bad(prediction: Array, gt: Array, mask: Array, threshold: float) -> SumCount
     return percent(jnp.abs(prediction - gt) > threshold, mask)
 
 
-def density(answered: Bool[Array, "*b H W"], mask: Array) -> SumCount:
+def density(answered: Bool[Array, "*#b H W"], mask: Array) -> SumCount:
     """Pixels with an answer, in per cent of those with ground truth."""
     return percent(answered, mask)
 
@@ -95,7 +95,7 @@ def error_quantiles(error: Array, masks: Bool[Array, "*b M H W"], levels: Sequen
     return result
 
 
-def proposals(proposal: Float[Array, "*b h8 w8 N"], gt: Float[Array, "*b H W"], max_disp: float | None) -> dict[str, SumCount]:
+def proposals(proposal: Float[Array, "*b h8 w8 N"], gt: Float[Array, "*#b H W"], max_disp: float | None) -> dict[str, SumCount]:
     """Distance of the ground truth to the nearest proposal of its 1/8 cell, and the per cent within 3 and 8 pixels.
 
     Args:

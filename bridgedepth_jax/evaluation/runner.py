@@ -32,6 +32,7 @@ Match = Callable[[Sample], tuple[np.ndarray, np.ndarray | None]]  # a pair -> di
 Consume = Callable[[Any, Sample, np.ndarray, Record], None]  # with the disparity (H, W) of the image
 
 
+@typing.runtime_checkable
 class Named(typing.Protocol):
     """What is evaluated: `bridgedepth_jax.data.Pair`, or anything that `read` takes. `calib` None: no metric depth."""
 

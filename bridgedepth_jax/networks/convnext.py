@@ -37,7 +37,7 @@ class Scratch(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, maps: list[Float[Array, "B h w C"]]) -> Float[Array, "B H W C"]:
+    def __call__(self, maps: list[Float[Array, "B _ _ _"]]) -> Float[Array, "B H W C"]:
         return fuse(maps, self.features, align_corners=False, last_size=None, dtype=self.dtype)
 
 
@@ -48,7 +48,7 @@ class ConvNeXt(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B H/4 W/4 C"]:
+    def __call__(self, x: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B h w C"]:
         c = self.config
         x = conv(c.dims[0], 4, stride=4, padding=0, dtype=self.dtype, name="features_0_0")(normalize(x))
         x = layer_norm(1e-6, self.dtype, "features_0_1")(x)

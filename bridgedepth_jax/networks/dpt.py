@@ -19,7 +19,7 @@ class Scratch(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, maps: list[Float[Array, "B h w C"]], grid: tuple[int, int], *, depth: bool) -> Float[Array, "..."]:
+    def __call__(self, maps: list[Float[Array, "B _ _ _"]], grid: tuple[int, int], *, depth: bool) -> Float[Array, "..."]:
         c = self.config
         finest = maps[0].shape[1:3]
         size = finest[0] * 2, finest[1] * 2

@@ -54,7 +54,7 @@ def _size(x: Float[Array, "B H W C"]) -> tuple[int, int]:
 
 
 def fuse(
-    maps: Sequence[Float[Array, "B H W C"]],
+    maps: Sequence[Float[Array, "B _ _ _"]],
     features: int,
     *,
     align_corners: bool,

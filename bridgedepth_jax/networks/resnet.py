@@ -35,7 +35,7 @@ class ResNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B H/4 W/4 C"]:
+    def __call__(self, x: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B h w C"]:
         c = self.config
         x = (2 * (x / 255) - 1).astype(self.dtype)
         x = conv(c.dims[0], 7, stride=2, use_bias=False, dtype=self.dtype, name="conv1")(x)

@@ -94,7 +94,7 @@ class PatchMerging(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/2 W/2 C2"]:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C2"]:
         x = pad_to_windows(x, 2)
         x = jnp.concatenate([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], -1)
         x = layer_norm(1e-5, self.dtype, "norm")(x)
@@ -108,7 +108,7 @@ class Swin(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B H/4 W/4 C"]:
+    def __call__(self, x: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B h w C"]:
         c = self.config
         x = conv(c.dims[0], 4, stride=4, padding=0, dtype=self.dtype, name="features_0_0")(normalize(x))
         x = layer_norm(1e-5, self.dtype, "features_0_2")(x)

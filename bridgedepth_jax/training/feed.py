@@ -1,7 +1,7 @@
 """Batches on the devices. Batch `step` is a function of the step alone, so resuming needs nothing but its number."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from bridgedepth_jax.system import Batch
 Host = dict[str, np.ndarray]  # this process's rows, any keys
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """What training reads; `bridgedepth_jax.data.TrainDataset` is one."""
 

@@ -25,14 +25,17 @@ from bridgedepth_jax.training.schedule import learning_rate
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that changes in a run; with the config and the data it decides every later step."""
+    """All that changes in a run; with the config and the data it decides every later step.
 
-    step: Array  # int32, steps done, skipped ones included
+    Leaves are arrays, or in trees like it their shapes or shardings.
+    """
+
+    step: Any  # int32, steps done, skipped ones included
     params: Any  # trained parameters only
     moments: Any  # of the optimiser
-    key: Array  # key data (uint32) of the seed; each step folds its number in
-    bad_in_row: Array  # int32, steps skipped since the last good one
-    skipped: Array  # int32, in all
+    key: Any  # key data (uint32) of the seed; each step folds its number in
+    bad_in_row: Any  # int32, steps skipped since the last good one
+    skipped: Any  # int32, in all
     collections: Any = flax.struct.field(default_factory=dict)  # mutable ones, as of BatchNorm; by name
     average: Any = flax.struct.field(default_factory=dict)  # running average of `params`, where there is one
 

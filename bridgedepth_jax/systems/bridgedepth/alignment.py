@@ -1,7 +1,7 @@
 """Alignment of stereo tokens and monocular state (spec section 6, `align_0` and `align_1`).
 
 Letters: B batch, Y X map, N candidates, C channels; M windows of the whole batch, P Q pixels of a query and a key window,
-n l candidates of query and key, h heads, k head width.
+n l candidates of query and key, h heads, k head width, E = 3k encodings of a pair (for q, k and v).
 """
 
 from typing import Any
@@ -24,6 +24,8 @@ from bridgedepth_jax.ops.windows import (
 from bridgedepth_jax.systems.bridgedepth.config import NMPConfig
 
 Tokens = Float[Array, "B Y X N C"]
+Memory = Float[Array, "B v u l K"]  # of another map over the same area
+Read = Float[Array, "B Y X N D"]  # tokens of another width
 
 
 @jax.jit
@@ -31,7 +33,7 @@ def window_attention(
     q: Float[Array, "M P n C"],
     k: Float[Array, "M Q l C"],
     v: Float[Array, "M Q l C"],
-    encodings: Float[Array, "P Q h 3*k"],
+    encodings: Float[Array, "P Q h E"],
     hidden: Array | None,
 ) -> Float[Array, "M P n C"]:
     """Attention in windows with learned relative encodings; all candidates of a pixel share them.
@@ -71,7 +73,7 @@ def window_attention(
 class RelativeTable(nn.Module):
     """Mixin: the table of relative encodings and its look-up for two window sides."""
 
-    def encodings(self, query: int, key: int, dim: int, heads: int) -> Float[Array, "P Q h 3*k"]:
+    def encodings(self, query: int, key: int, dim: int, heads: int) -> Float[Array, "P Q h E"]:
         table = self.param("relative_position_enc_table", normal_002, (table_size(query, key), 3 * dim))
         return table.reshape(-1, heads, 3 * dim // heads)[relative_index(query, key)]
 
@@ -86,7 +88,7 @@ class CrossWindowAttention(RelativeTable):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Tokens, memory: Tokens) -> Tokens:
+    def __call__(self, x: Tokens, memory: Memory) -> Read:
         q = Linear(self.dim, kernel_init=normal_002, dtype=self.dtype, name="projq")(x)
         kv = Linear(2 * self.dim, kernel_init=normal_002, dtype=self.dtype, name="projkv")(memory)
         q, kv = (partition(pad_to_windows(t, w), w) for t, w in ((q, self.query_window), (kv, self.key_window)))
@@ -106,7 +108,7 @@ class CrossBlock(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Tokens, memory: Tokens, *, pos: Array | None = None, memory_pos: Array | None = None) -> Tokens:
+    def __call__(self, x: Tokens, memory: Memory, *, pos: Array | None = None, memory_pos: Array | None = None) -> Tokens:
         c = self.config
         query = with_position(layer_norm(1e-6, self.dtype, "norm1")(x), pos)
         memory = with_position(layer_norm(1e-6, self.dtype, "norm_y")(memory), memory_pos)
@@ -136,7 +138,7 @@ class SelfWindowAttention(RelativeTable):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Tokens) -> Tokens:
+    def __call__(self, x: Tokens) -> Read:
         w, s = self.window, self.shift
         _, height, width, candidates, _ = x.shape
         x = pad_to_windows(x, w)

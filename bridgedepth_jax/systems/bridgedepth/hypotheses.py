@@ -50,8 +50,8 @@ class StereoEncoder(nn.Module):
 
     def __call__(
         self,
-        left: Float[Array, "B 8*H 8*W 3"],
-        right: Float[Array, "B 8*H 8*W 3"],
+        left: Float[Array, "B Y X 3"],
+        right: Float[Array, "B Y X 3"],
         depth_prior: Float[Array, "B H W C"],
         *,
         train: bool,
@@ -66,7 +66,7 @@ class StereoEncoder(nn.Module):
         proposals, prob = self.dpn(left8, right8, depth_prior)
         return self._level(fmap8), self._level(fmap4), proposals, prob
 
-    def _level(self, fmap: Float[Array, "2B H W C"]) -> Level:
+    def _level(self, fmap: Float[Array, "B2 H W C"]) -> Level:
         concat = self.concatconv_3(nn.relu(instance_norm(self.concatconv_0(fmap))))
         group = self.gw_3(nn.relu(instance_norm(self.gw_0(fmap))))
         (concat_left, concat_right), (group_left, group_right) = jnp.split(concat, 2), jnp.split(group, 2)
