@@ -2,6 +2,8 @@
 
 import importlib
 
+__version__ = "0.2.0"
+
 _LAZY = {
     "DepthPredictor": "bridgedepth_jax.inference.depth",
     "ModelConfig": "bridgedepth_jax.systems.bridgedepth.config",

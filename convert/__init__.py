@@ -1,1 +1,1 @@
-"""Weights from and to PyTorch files, without PyTorch: `python -m convert --help`."""
+"""Weights from and to PyTorch files, without PyTorch: `bridgedepth convert --help`."""

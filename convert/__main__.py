@@ -1,87 +1,13 @@
-"""python -m convert: PyTorch weights to a checkpoint folder, and back."""
+"""`bridgedepth convert`, in a checkout: python -m convert --help."""
 
-import argparse
-import time
-from pathlib import Path
+import sys
+from collections.abc import Sequence
 
-from bridgedepth_jax.convert.conversion import convert_file, sha256_of, write_original
-from bridgedepth_jax.convert.engine import find_rules
-from bridgedepth_jax.convert.published import published
-from bridgedepth_jax.errors import InputError, command
-from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint, save_checkpoint
-from bridgedepth_jax.store.hub import fetch
-from bridgedepth_jax.system import SYSTEMS, find_system
+from bridgedepth_jax import commands
 
 
-def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(prog="python -m convert", description="PyTorch weights to a checkpoint folder, and back.")
-    commands = main.add_subparsers(dest="command", required=True)
-    for kind in SYSTEMS:
-        system = find_system(kind)
-        if not system.rules:
-            continue
-        names = ", ".join(system.published) or "none yet"
-        sub = commands.add_parser(kind, help=f"a {kind} .pth file to a checkpoint folder")
-        sub.add_argument("source", metavar="SOURCE", help=f".pth file, or a published name: {names}")
-        sub.add_argument("out", metavar="OUT", type=Path, help="checkpoint folder to write")
-        sub.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="stored parameters")
-        sub.add_argument("--revision", help="of a published name: branch, tag or commit in its repository")
-        sub.add_argument("--accept-new", action="store_true", help="a published file may differ from the one fetched before")
-        sub.add_argument("--overwrite", action="store_true", help="replace OUT")
-        if variants := find_rules(kind).variants:
-            sub.add_argument("--variant", choices=list(variants), help="network of a file that does not say which it is")
-    sub = commands.add_parser("to-torch", help="a checkpoint folder to a .pth file that the original loads")
-    sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
-    sub.add_argument("out", metavar="OUT.pth", type=Path, help="file to write")
-    sub.add_argument("--overwrite", action="store_true", help="replace OUT.pth")
-    return main
-
-
-@command
-def main(argv: list[str] | None = None) -> None:
-    args = parser().parse_args(argv)
-    start = time.perf_counter()
-    _check_out(args.out, folder=args.command != "to-torch", overwrite=args.overwrite)
-    try:
-        (_to_file if args.command == "to-torch" else _to_folder)(args)
-    except OSError as error:
-        raise InputError(f"{args.out}: cannot be written ({error.strerror or error})") from error
-    print(f"wrote       {args.out} in {time.perf_counter() - start:.1f} s")
-
-
-def _to_file(args: argparse.Namespace) -> None:
-    checkpoint = load_checkpoint(args.checkpoint)
-    write_original(args.out, checkpoint)
-    print(f"sha256      {sha256_of(args.out)}  {args.out.name}")
-    print(f"licence     {checkpoint.provenance.get('licence')}")
-
-
-def _to_folder(args: argparse.Namespace) -> None:
-    path, origin, rows = Path(args.source), {}, published()
-    if not path.exists() and args.source in rows:
-        row = rows[args.source]
-        if row.kind != args.command:
-            raise InputError(f"{args.source}: is of kind {row.kind}, not {args.command}")
-        path, origin = fetch(args.source, row, revision=args.revision, accept_new=args.accept_new)
-    elif args.revision or args.accept_new:
-        raise InputError(f"--revision and --accept-new are for published names, {args.source!r} is none")
-    variant = getattr(args, "variant", None)
-    config = find_rules(args.command).variants[variant]() if variant else None
-    checkpoint = convert_file(args.command, path, config=config, origin=origin)
-    save_checkpoint(args.out, checkpoint, dtype=args.dtype)
-    count = sum(leaf.size for leaf in flatten(checkpoint.params).values())
-    print(f"sha256      {checkpoint.provenance['sha256']}  {checkpoint.provenance['source']}")
-    print(f"licence     {checkpoint.provenance['licence']}")
-    print(f"parameters  {count:,}, stored as {args.dtype}")
-
-
-def _check_out(out: Path, *, folder: bool, overwrite: bool) -> None:
-    if not out.exists():
-        return
-    if not overwrite:
-        raise InputError(f"{out} exists, expected a new name, or --overwrite")
-    if out.is_dir() != folder:
-        raise InputError(f"{out} is a {'folder' if out.is_dir() else 'file'} and would not be replaced")
+def main(argv: Sequence[str] | None = None) -> None:
+    commands.main(["convert", *(sys.argv[1:] if argv is None else argv)])
 
 
 if __name__ == "__main__":

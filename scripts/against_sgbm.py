@@ -4,8 +4,8 @@ python scripts/against_sgbm.py
 python scripts/against_sgbm.py --pairs my_pairs.csv --scales 0.5,0.75,1 --pictures pictures
 python scripts/against_sgbm.py --synthetic 8 --scales 0.5,0.75,1
 
-Without --pairs and --synthetic: the pair "motorcycle" of scikit-image. --pairs is a table as for `evaluate.py --datasets
-custom:FILE`. --synthetic renders pairs that training has not seen: the ones to choose a scale by.
+Without --pairs and --synthetic: the pair "motorcycle" of scikit-image. --pairs is a table as for `bridgedepth evaluate
+--datasets custom:FILE`. --synthetic renders pairs that training has not seen: the ones to choose a scale by.
 """
 
 import argparse

@@ -1,31 +1,8 @@
-"""Compares two results of evaluate.py on the same images: python scripts/compare.py a/results.json b/results.json
+"""`bridgedepth report compare`, in a checkout: python scripts/compare.py --help."""
 
-Prints, for each data set and protocol, the difference of every metric with a paired bootstrap interval per image.
-"""
+import sys
 
-import argparse
-
-from bridgedepth_jax.errors import InputError, command
-from bridgedepth_jax.evaluation.compare import compare, lines
-from bridgedepth_jax.evaluation.tables import read_results
-
-
-@command
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("a", help="results.json")
-    parser.add_argument("b", help="results.json")
-    parser.add_argument("--protocols", help="separated by commas, such as paper,noc/below; default: all")
-    parser.add_argument("--level", type=float, default=0.95, help="of the interval")
-    parser.add_argument("--draws", type=int, default=10_000, help="of the bootstrap")
-    args = parser.parse_args()
-    if not 0 < args.level < 1 or args.draws < 100:
-        raise InputError(f"--level {args.level} and --draws {args.draws}, expected a level in 0..1 and at least 100 draws")
-    masks = args.protocols.split(",") if args.protocols else None
-    a, b = read_results(args.a), read_results(args.b)
-    print(f"a: {a['method']['name']} ({args.a})\nb: {b['method']['name']} ({args.b})\n")
-    print("\n".join(lines(compare(a, b, masks=masks, level=args.level, draws=args.draws), args.level)))
-
+from bridgedepth_jax.commands import main
 
 if __name__ == "__main__":
-    main()
+    main(["report", "compare", *sys.argv[1:]])

@@ -1,79 +1,8 @@
-"""A first look: disparity, colour picture and point cloud of a real pair, by the default model, on the CPU.
+"""`bridgedepth demo`, in a checkout: python scripts/demo.py --help."""
 
-python scripts/demo.py
-python scripts/demo.py --left left.png --right right.png --calib calib.txt --checkpoint rvc --devices gpu
+import sys
 
-Without --left and --right: the pair "motorcycle" of scikit-image (extra `demo`), with its error and that of semi-global
-matching. Images without any calibration get no point cloud. The first run compiles; later ones take the compilation from
-the disk.
-"""
-
-import argparse
-import time
-from pathlib import Path
-
-import numpy as np
-
-from bridgedepth_jax.data.formats import read_image, write_png
-from bridgedepth_jax.errors import InputError, command
-from bridgedepth_jax.files import make_folder
-from bridgedepth_jax.inference import demo, outputs, run
-from bridgedepth_jax.inference.options import CAMERA, add_camera_options, check_options
-from bridgedepth_jax.inference.stereo import Predictor
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--left", help="image; default: the sample pair")
-    parser.add_argument("--right", help="image of the right camera")
-    parser.add_argument("--checkpoint", help="checkpoint folder or published name; default: the model of the package")
-    parser.add_argument("--scale", type=float, default=1.0, help="the network sees images resized by this factor")
-    parser.add_argument("--devices", default="cpu", help="cpu, gpu, tpu or all")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results, default: out")
-    add_camera_options(parser)
-    return parser.parse_args(argv)
-
-
-@command
-def main(argv: list[str] | None = None) -> None:
-    args = parse(argv)
-    check_options(args)
-    pair, truth = read_pair(args)
-    predictor = Predictor.load(args.checkpoint, devices=args.devices)
-    make_folder(args.out, "--out")
-    began = time.perf_counter()
-    prediction = predictor(pair.left, pair.right, scale=args.scale)
-    height, width = prediction.disparity.shape
-    print(f"{pair.name}, {width}x{height}: {time.perf_counter() - began:.1f} s, compilation included if there was one")
-
-    kinds = ["disparity", "color", "confidence"] + (["cloud"] if pair.calibration else [])
-    result = outputs.Result(pair.name, pair.left, prediction, pair.calibration, z_far=args.z_far)
-    files = outputs.save(args.out, result, kinds)
-    files.append(args.out / f"{pair.name}_overview.png")
-    write_png(files[-1], demo.overview(pair.left, prediction.disparity, truth))
-    for file in files:
-        print(file)
-    if truth is not None:
-        print(f"{'':14}bad-2, %  EPE, px   (all pixels with ground truth)")
-        for name, disparity in (("this model", prediction.disparity), ("SGBM, filled", demo.filled_sgbm(pair, truth))):
-            found = demo.errors(disparity, truth)
-            print(f"{name:14}{found.bad2:8.2f}{found.epe:9.2f}")
-
-
-def read_pair(args: argparse.Namespace) -> tuple[run.LoadedPair, np.ndarray | None]:
-    camera = {name: getattr(args, name) for name in CAMERA}
-    if args.left is None and args.right is None:
-        given = [f"--{name}" for name, value in camera.items() if value is not None]
-        if given:
-            raise InputError(f"{given[0]} belongs to --left and --right, which are missing")
-        return demo.motorcycle()
-    if args.left is None or args.right is None:
-        raise InputError("one of --left and --right is missing, expected both or neither")
-    name = Path(args.left).stem
-    calibrate = run.calibrations([name], **camera)
-    images = read_image(args.left), read_image(args.right)
-    return run.make_pair(name, *images, (args.left, args.right), scale=args.scale, calibrate=calibrate), None
-
+from bridgedepth_jax.commands import main
 
 if __name__ == "__main__":
-    main()
+    main(["demo", *sys.argv[1:]])

@@ -18,7 +18,7 @@ from bridgedepth_jax.training.ship import Origin, ship
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workdir", type=Path, help="--workdir of train.py")
+    parser.add_argument("workdir", type=Path, help="--workdir of bridgedepth train")
     parser.add_argument("--hardware", required=True, help="what it was trained on, in words")
     parser.add_argument("--about", type=Path, help="Markdown on what to expect")
     parser.add_argument("--scores", type=Path, help="Markdown with tables of results")

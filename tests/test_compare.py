@@ -1,18 +1,14 @@
 """Comparison of two results: a real difference is told from noise, missing images and NaN do no harm."""
 
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bridgedepth_jax.commands import main
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation.compare import compare
 from bridgedepth_jax.evaluation.tables import FORMAT
-
-SCRIPT = Path(__file__).parent.parent / "scripts" / "compare.py"
 
 
 def result(values, words="valid pixels", mask="paper"):
@@ -72,15 +68,14 @@ def test_refused(images):
         compare(result(a), result(better, mask="noc/below"))
 
 
-def test_command(images, tmp_path, monkeypatch, capsys):
+def test_command(images, tmp_path, capsys):
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
     for path, values in zip(paths, images, strict=False):
         path.write_text(json.dumps(result(values)))
-    main = runpy.run_path(str(SCRIPT))["main"]
-    monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, paths)])
-    main()
+    command = ["report", "compare", *map(str, paths)]
+    main(command)
     assert "| epe | 50 |" in capsys.readouterr().out
     paths[1].write_text("{}")
     with pytest.raises(SystemExit):
-        main()
+        main(command)
     assert "expected a results.json" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""scripts/check_data.py: whole, incomplete, broken and absent sets."""
+"""bridgedepth data check: whole, incomplete, broken and absent sets."""
 
 import subprocess
 import sys

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
+from bridgedepth_jax import commands
 from bridgedepth_jax.data.formats import read_image, read_pfm, write_pfm, write_png
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference import demo
@@ -25,9 +26,8 @@ def script(name):
     return module
 
 
-@pytest.fixture(scope="module")
-def main():
-    return script("demo").main
+def main(arguments):
+    commands.main(["demo", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def files(tmp_path):
     return ["--left", str(tmp_path / "left.png"), "--right", str(tmp_path / "right.png")]
 
 
-def test_the_sample_has_its_cloud_and_both_errors(main, checkpoint, tmp_path, capsys, monkeypatch):
+def test_the_sample_has_its_cloud_and_both_errors(checkpoint, tmp_path, capsys, monkeypatch):
     left, right = tiny.images(60, 90)
     truth = np.full((60, 90), 6, np.float32)
     truth[:5] = np.nan
@@ -66,7 +66,7 @@ def test_the_sample_has_its_cloud_and_both_errors(main, checkpoint, tmp_path, ca
     assert not overview[:5, 180:].any()  # no error where there is no truth
 
 
-def test_own_images_and_calibration(main, checkpoint, files, tmp_path, capsys):
+def test_own_images_and_calibration(checkpoint, files, tmp_path, capsys):
     main([*files, "--checkpoint", checkpoint, "--out", str(tmp_path / "plain")])
     assert sorted(path.name for path in (tmp_path / "plain").iterdir()) == [f"left_{name}" for name in FILES]
     assert "bad-2" not in capsys.readouterr().out
@@ -84,7 +84,7 @@ def test_own_images_and_calibration(main, checkpoint, files, tmp_path, capsys):
         (["--out", __file__], "is a file, expected a folder"),
     ],
 )
-def test_bad_arguments(main, arguments, words, capsys):
+def test_bad_arguments(arguments, words, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == 2

@@ -5,16 +5,17 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from test_infer import script
 
-from bridgedepth_jax import DepthPredictor, InputError
+from bridgedepth_jax import DepthPredictor, InputError, commands
 from bridgedepth_jax.data.formats import read_pfm, write_png
 from bridgedepth_jax.inference.depth import _resize_aligned, network_size
 from bridgedepth_jax.networks.depth_anything import DepthAnything
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.visualize import colorize
 
-main = script("depth_anything").main
+
+def main(arguments):
+    commands.main(["depth", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_command(checkpoint, predictor, tmp_path, capsys):
         (["--image", "TEXT"], "text.png"),
         (["--size", "5"], "size 5, expected at least 14"),
         (["--checkpoint", "vitx"], "vitx: neither a checkpoint folder nor a published name"),
-        (["--dtype", "float64"], "dtype 'float64'"),
+        (["--dtype", "float64"], "argument --dtype: invalid choice: 'float64'"),
         (["--out", "TEXT"], "is a file, expected a folder"),
     ],
 )

@@ -1,9 +1,8 @@
-"""evaluate.py end to end on miniature data sets: the baseline, a tiny network, continuing, pictures, tables."""
+"""`bridgedepth evaluate` end to end on miniature data sets: the baseline, a tiny network, continuing, pictures, tables."""
 
 import csv
 import functools
 import json
-import runpy
 import shutil
 import socket
 import subprocess
@@ -16,20 +15,22 @@ import numpy as np
 import pytest
 from miniature import build, views
 
+from bridgedepth_jax import commands
+from bridgedepth_jax.commands.evaluate import load_method
 from bridgedepth_jax.data.pairs import Pair
 from bridgedepth_jax.evaluation.protocol import Protocol, default_protocol
 from bridgedepth_jax.evaluation.quoted import QUOTED
 from bridgedepth_jax.evaluation.records import Record
 from bridgedepth_jax.evaluation.runner import Evaluator
 from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
-from bridgedepth_jax.evaluation.suite import Method, draw, match_sgbm
+from bridgedepth_jax.evaluation.suite import Method, draw, from_config, match_sgbm
 from bridgedepth_jax.networks.config import BackboneConfig, MonoConfig
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, NMPConfig, ProposalConfig
 from bridgedepth_jax.systems.bridgedepth.system import estimate
+from bridgedepth_jax.training.configfile import read_config
 
 ROOT = Path(__file__).parent.parent
-command_line = runpy.run_path(str(ROOT / "evaluate.py"))
 CONFIG = """
 import ml_collections
 
@@ -47,14 +48,13 @@ def workspace(tmp_path_factory):
     return folder
 
 
-def run(monkeypatch, workspace, *arguments):
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--config", str(workspace / "config.py"), *arguments])
-    command_line["main"]()
+def run(workspace, *arguments):
+    commands.main(["evaluate", "--config", str(workspace / "config.py"), *arguments])
 
 
-def test_sgbm_writes_everything(monkeypatch, workspace, capsys):
+def test_sgbm_writes_everything(workspace, capsys):
     out = workspace / "sgbm"
-    run(monkeypatch, workspace, "--method", "sgbm", "--out", str(out), "--pictures", "1", "--batch", "2")
+    run(workspace, "--method", "sgbm", "--out", str(out), "--pictures", "1", "--batch", "2")
     result = json.loads((out / "results.json").read_text())
     assert list(result["datasets"]) == ["kitti_2015_trainval", "middlebury_Q"]
     entry = result["datasets"]["kitti_2015_trainval"]
@@ -75,22 +75,22 @@ def test_sgbm_writes_everything(monkeypatch, workspace, capsys):
     assert "kitti_2015_trainval: epe" in capsys.readouterr().out
 
 
-def test_continued_results_are_equal(monkeypatch, workspace):
+def test_continued_results_are_equal(workspace):
     whole, part = workspace / "whole", workspace / "part"
     arguments = "--method", "sgbm", "--datasets", "eth3d,middlebury_Q"
-    run(monkeypatch, workspace, *arguments, "--out", str(whole))
+    run(workspace, *arguments, "--out", str(whole))
     lines = (whole / "images-0.jsonl").read_text().splitlines(keepends=True)
     part.mkdir()
     (part / "images-0.jsonl").write_text("".join(lines[:3]) + lines[3][:100])
-    run(monkeypatch, workspace, *arguments, "--out", str(part), "--batch", "3")
+    run(workspace, *arguments, "--out", str(part), "--batch", "3")
     assert (part / "results.json").read_text() == (whole / "results.json").read_text()
     assert len((part / "images-0.jsonl").read_text().splitlines()) == 4
     again = (whole / "images-0.jsonl").stat().st_mtime_ns
-    run(monkeypatch, workspace, *arguments, "--out", str(whole))
+    run(workspace, *arguments, "--out", str(whole))
     assert (whole / "images-0.jsonl").stat().st_mtime_ns == again  # nothing was evaluated twice
 
 
-def test_results_of_other_data_or_batches_are_not_continued(monkeypatch, workspace, capsys):
+def test_results_of_other_data_or_batches_are_not_continued(workspace, capsys):
     folder, out = workspace / "changing", workspace / "changing-out"
     folder.mkdir()
     source = workspace / "data/KITTI/KITTI_2015/training"
@@ -101,7 +101,7 @@ def test_results_of_other_data_or_batches_are_not_continued(monkeypatch, workspa
 
     def epe(*options):
         arguments = "--method", "sgbm", "--datasets", f"custom:{folder}/own.csv", "--out", str(out)
-        run(monkeypatch, workspace, *arguments, *options)
+        run(workspace, *arguments, *options)
         result = json.loads((out / "results.json").read_text())
         (entry,) = result["datasets"].values()
         return entry["protocols"]["paper"]["epe"]["images"], result["settings"]["batches"], capsys.readouterr().out
@@ -133,7 +133,7 @@ def test_custom_csv_and_broken_images(monkeypatch, workspace, capsys):
     (folder / "own.csv").write_text("\n".join(rows) + "\n")
     out = workspace / "custom"
     monkeypatch.chdir(workspace)
-    run(monkeypatch, workspace, "--method", "sgbm", "--datasets", "custom:own/own.csv", "--out", str(out))
+    run(workspace, "--method", "sgbm", "--datasets", "custom:own/own.csv", "--out", str(out))
     printed = capsys.readouterr().out
     (entry,) = json.loads((out / "results.json").read_text())["datasets"].values()
     assert entry["images"] == 1
@@ -142,7 +142,7 @@ def test_custom_csv_and_broken_images(monkeypatch, workspace, capsys):
     assert "no pixel with ground truth" in (out / "results.md").read_text()
     (folder / "odd.csv").write_text("\n".join((rows[0], rows[-1])) + "\n")
     with pytest.raises(SystemExit) as caught:  # nothing to compare is no success
-        run(monkeypatch, workspace, "--method", "sgbm", "--datasets", "custom:own/odd.csv", "--out", str(out))
+        run(workspace, "--method", "sgbm", "--datasets", "custom:own/odd.csv", "--out", str(out))
     assert caught.value.code == 1 and "no image could be evaluated" in capsys.readouterr().out
 
 
@@ -167,9 +167,9 @@ PROCESSES = ("--num-processes", "2", "--process-id")
         (["--method", "sgbm", "--config", "nowhere.py", "--out", "x"], "nowhere.py"),
     ],
 )
-def test_bad_input_is_one_line(monkeypatch, workspace, capsys, arguments, message):
+def test_bad_input_is_one_line(workspace, capsys, arguments, message):
     with pytest.raises(SystemExit) as caught:
-        run(monkeypatch, workspace, *arguments)
+        run(workspace, *arguments)
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
@@ -195,7 +195,6 @@ def test_sgbm_floor_on_a_real_pair():
 
 
 def test_the_configs_of_the_repository_can_be_evaluated():
-    from_config, read_config = command_line["from_config"], command_line["read_config"]
     protocols, root = from_config(read_config(str(ROOT / "configs" / "zero_shot_evaluation.py")))
     assert [p.name for p in protocols] == ["kitti_2012_trainval", "kitti_2015_trainval", "eth3d", "middlebury_Q"]
     assert [p.thresholds for p in protocols] == [(3,), (3,), (1,), (2,)] and root == "data"
@@ -229,9 +228,9 @@ def checkpoint(workspace):
     return workspace / "tiny"
 
 
-def test_a_network_runs_end_to_end(monkeypatch, workspace, checkpoint):
+def test_a_network_runs_end_to_end(workspace, checkpoint):
     out = workspace / "network"
-    run(monkeypatch, workspace, "--checkpoint", str(checkpoint), "--datasets", "middlebury_Q", "--out", str(out))
+    run(workspace, "--checkpoint", str(checkpoint), "--datasets", "middlebury_Q", "--out", str(out))
     entry = json.loads((out / "results.json").read_text())["datasets"]["middlebury_Q"]
     paper = entry["protocols"]["paper"]
     assert entry["images"] == 2 and np.isfinite(paper["epe"]["images"])
@@ -241,7 +240,7 @@ def test_a_network_runs_end_to_end(monkeypatch, workspace, checkpoint):
 @pytest.mark.slow
 def test_network_batch_and_devices(workspace, checkpoint):
     """Batch 1 and 8, one device and eight: the same numbers, though single pixels of a float32 network may choose otherwise."""
-    method, config = command_line["load_method"](str(checkpoint), None)
+    method, _, config = load_method(str(checkpoint), None)
 
     def read(pair):
         left, right = views(int(pair.name), 9.0)
@@ -293,11 +292,10 @@ def test_two_processes_write_the_same_results(workspace):
 
 
 @pytest.mark.slow
-def test_submit_command(monkeypatch, workspace, checkpoint, capsys):
+def test_submit_command(workspace, checkpoint, capsys):
     build(workspace / "data", "kitti_2015_test")
     options = ["--checkpoint", str(checkpoint), "--root", str(workspace / "data"), "--out", str(workspace / "submission")]
-    monkeypatch.setattr(sys, "argv", ["submit.py", "kitti_2015", *options])
-    runpy.run_path(str(ROOT / "scripts" / "submit.py"))["main"]()
+    commands.main(["submit", "kitti_2015", *options])
     assert "2 pairs" in capsys.readouterr().out
     assert (workspace / "submission" / "kitti_2015.zip").is_file()
     assert (

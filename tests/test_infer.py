@@ -1,6 +1,5 @@
 """The stereo command from its arguments to its files, with a tiny network."""
 
-import importlib.util
 from pathlib import Path
 
 import cv2
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
+from bridgedepth_jax import commands
 from bridgedepth_jax.data.formats import read_disparity, read_pfm, write_png
 from bridgedepth_jax.geometry import Calibration
 from bridgedepth_jax.inference import outputs, run, video
@@ -18,14 +18,8 @@ from bridgedepth_jax.visualize import colorize
 CALIB = "cam0=[100 0 45; 0 100 30; 0 0 1]\ndoffs=2.5\nbaseline=200\nwidth={width}\nheight={height}\n"
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-main = script("infer").main
+def main(arguments):
+    commands.main(["infer", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +185,7 @@ BAD = {
     "calib size": (dict(left="left/0.png", right="right/0.png"), ["--calib", "OTHER"], "calibration of 91x30 images"),
     "range": ({}, ["--max-disparity", "-5"], "--max-disparity -5"),
     "batch": ({}, ["--batch", "0"], "--batch 0"),
-    "dtype": ({}, ["--dtype", "float8"], "dtype 'float8'"),
+    "dtype": ({}, ["--dtype", "float8"], "argument --dtype: invalid choice: 'float8'"),
     "devices": ({}, ["--devices", "99"], "devices 99"),
     "one video": (dict(right="right.mp4"), [], "one is a video"),
     "no video": (dict(left="no.mp4", right="right.mp4"), [], "no.mp4: not a readable video"),

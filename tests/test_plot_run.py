@@ -1,19 +1,17 @@
 """The curve of a training run, and the constant that it is measured against."""
 
 import json
-import runpy
 import sys
 
 import cv2
 import numpy as np
 import pytest
 
+from bridgedepth_jax.commands import main
 from bridgedepth_jax.data.procedural import SyntheticStereo
 from bridgedepth_jax.training import export, validation
 from bridgedepth_jax.training.configfile import read_config
 from bridgedepth_jax.training.experiment import Experiment
-
-SCRIPT = "scripts/plot_run.py"
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +22,8 @@ def experiment():
 
 
 def run(monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", [SCRIPT, *map(str, options)])
     monkeypatch.setenv("MPLBACKEND", "agg")
-    runpy.run_path(SCRIPT, run_name="__main__")
+    main(["report", "plot", *map(str, options)])
 
 
 def test_the_constant_is_the_median_of_the_scenes_that_training_does_not_see(experiment):
@@ -67,4 +64,4 @@ def test_without_matplotlib_it_says_what_to_install(tmp_path, monkeypatch, capsy
 def test_a_folder_that_is_no_run_is_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         run(monkeypatch, tmp_path, "--out", tmp_path / "curve.png")
-    assert end.value.code == 2 and "expected a --workdir of train.py" in capsys.readouterr().err
+    assert end.value.code == 2 and "expected a --workdir of bridgedepth train" in capsys.readouterr().err

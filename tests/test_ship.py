@@ -55,6 +55,16 @@ def test_weights_and_card(run, tmp_path):
     assert "| 0 | 9.000 | 5.000 |\n| 1 | 8.000 | 4.000 |\n| 2 |" in card
 
 
+def test_the_card_of_a_run_of_the_one_command(run, tmp_path):
+    workdir, _ = run
+    start = json.loads((workdir / "run.jsonl").read_text())
+    start["command"] = ["bin/bridgedepth", "train", "--config", "bridgedepth/nano", "--workdir", "w", "--config.seed=5"]
+    (workdir / "run.jsonl").write_text(json.dumps(start) + "\n")
+    module.ship(workdir, tmp_path / "nano", hardware="2 CPU cores", about="", scores="")
+    train = "python train.py --config configs/nano.py --workdir runs/nano --config.solver.max_iter=3 --config.seed=5"
+    assert f"```\n{train}\npython scripts" in (tmp_path / "nano" / "README.md").read_text()
+
+
 def test_a_run_from_other_weights(run, tmp_path, monkeypatch):
     workdir, _ = run
     experiment, state, frozen = module.load_run(workdir)

@@ -1,7 +1,6 @@
 """The viewer in a real headless browser (Debian's chromium and chromium-driver), and what it refuses."""
 
 import asyncio
-import importlib.util
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from bridgedepth_jax.commands import view
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.geometry import Calibration
 from bridgedepth_jax.inference import viewer
@@ -96,18 +96,15 @@ def test_words_under_the_mouse_and_the_cloud():
 
 
 def test_a_port_that_cannot_be_had_is_refused():
-    spec = importlib.util.spec_from_file_location("viewer_script", ROOT / "scripts" / "viewer.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     with pytest.raises(InputError, match="--port 70000, expected 1 to 65535"):
-        script.check_port("127.0.0.1", 70000)
+        view.check_port("127.0.0.1", 70000)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"--port {port}: .*, expected an address that is free"):
-            script.check_port("127.0.0.1", port)
-    script.check_port("127.0.0.1", port)
+            view.check_port("127.0.0.1", port)
+    view.check_port("127.0.0.1", port)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Whether a data set is there, whole and readable: what scripts/check_data.py prints."""
+"""Whether a data set is there, whole and readable: what `bridgedepth data check` prints."""
 
 import dataclasses
 from pathlib import Path

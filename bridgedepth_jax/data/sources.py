@@ -78,7 +78,7 @@ def open_source(
     right_disparity: bool = False,
     synthetic: SyntheticOptions | None = None,
 ) -> Sequence[Sample]:
-    """The data set `name` under `root`: files as downloaded ("raw") or as packed by scripts/prepare_dataset.py ("tfds").
+    """The data set `name` under `root`: files as downloaded ("raw") or as packed by `bridgedepth data prepare` ("tfds").
 
     Sources have a `fingerprint`, the same for raw and packed. `synthetic` is rendered in both cases.
     Raises InputError where files are missing, or the right view's disparity where it is asked for.

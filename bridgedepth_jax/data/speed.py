@@ -1,4 +1,4 @@
-"""Throughput of the training pipeline: what scripts/benchmark_data.py prints."""
+"""Throughput of the training pipeline: what `bridgedepth data benchmark` prints."""
 
 import dataclasses
 import time

@@ -1,4 +1,4 @@
-"""Evaluating a method on several data sets, into a folder: what `evaluate.py` does."""
+"""Evaluating a method on several data sets, into a folder: what `bridgedepth evaluate` does."""
 
 import dataclasses
 import re

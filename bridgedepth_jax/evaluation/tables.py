@@ -50,9 +50,9 @@ def read_results(path: str | os.PathLike) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:
-        raise InputError(f"{path}: not JSON, expected a results.json of evaluate.py") from None
+        raise InputError(f"{path}: not JSON, expected a results.json of bridgedepth evaluate") from None
     if not isinstance(result, dict) or result.get("format") != FORMAT:
-        raise InputError(f"{path}: expected a results.json of evaluate.py ({FORMAT})")
+        raise InputError(f"{path}: expected a results.json of bridgedepth evaluate ({FORMAT})")
     return result
 
 

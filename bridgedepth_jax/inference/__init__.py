@@ -1,1 +1,1 @@
-"""What `scripts/infer.py` and `scripts/depth_anything.py` do around the networks: find, read, run, write."""
+"""What `bridgedepth infer` and `bridgedepth depth` do around the networks: find, read, run, write."""

@@ -49,7 +49,7 @@ class DepthPredictor:
 
     @classmethod
     def load(cls, checkpoint: str | os.PathLike, **options: Any) -> Self:
-        """From a folder written by `python -m convert depth-anything`, or a published name (depth_anything_v2_vits, ...).
+        """From a folder written by `bridgedepth convert depth-anything`, or a published name (depth_anything_v2_vits, ...).
 
         Raises InputError: no such checkpoint, a damaged one, or one of another network.
         """

@@ -1,4 +1,4 @@
-"""What `scripts/infer.py` writes for a pair: one row of `OUTPUTS` for each value of `--save`."""
+"""What `bridgedepth infer` writes for a pair: one row of `OUTPUTS` for each value of `--save`."""
 
 import dataclasses
 import sys

@@ -100,7 +100,7 @@ class Predictor:
         """From a checkpoint folder, published weights, or the default model that comes with the package.
 
         Args:
-          checkpoint: a folder written by `python -m convert`, or a published name (see `bridgedepth_jax.convert.published`):
+          checkpoint: a folder written by `bridgedepth convert`, or a published name (see `bridgedepth_jax.convert.published`):
             fetched and converted into the cache the first time. None is the default model.
           options: as for `Predictor`.
 

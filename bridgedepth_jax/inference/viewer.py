@@ -1,4 +1,4 @@
-"""The page of `scripts/viewer.py`: two images in; disparity, confidence, distances and a point cloud to look at.
+"""The page of `bridgedepth view`: two images in; disparity, confidence, distances and a point cloud to look at.
 
 NiceGUI (extra `viewer`) does the page. What leaves this module towards the network or the disk has been checked before:
 uploads are limited in bytes while they arrive, and in pixels; what is not an image is refused with a message on the page.

@@ -53,7 +53,7 @@ class BackboneConfig:
     model_type: Literal["resnet", "convnext", "swin"] = "resnet"
     norm_fn: str = "instance"
     out_channels: int = 256
-    weight_url: str = ""  # kept for the round trip; ImageNet weights are given to train.py
+    weight_url: str = ""  # kept for the round trip; ImageNet weights are given to bridgedepth train
     drop_path: float = 0.0
     dims: tuple[int, ...] = ()  # stage widths; empty: resnet (64, 96, 128), convnext and swin (96, 192, 384)
     depths: tuple[int, ...] = ()  # blocks a stage; empty: resnet (2, 2, 2), convnext (3, 3, 9), swin (2, 2, 6)

@@ -27,7 +27,7 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.system import find_system
 
-EXPECTED = "expected a folder written by `python -m convert`"
+EXPECTED = "expected a folder written by `bridgedepth convert`"
 ITEMS = ("params", "description")
 DIGESTS = "files.sha256"
 FORMAT = "bridgedepth_jax checkpoint, version 1"

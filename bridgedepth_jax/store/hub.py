@@ -47,7 +47,7 @@ def fetch(name: str, row: Published, *, revision: str | None = None, accept_new:
 def download(row: Published, revision: str) -> tuple[Path, str]:
     """The file of `row` at a branch, tag or commit, and that commit."""
     page = f"https://huggingface.co/{row.repository}"
-    by_hand = f"download {row.file} from {page} by hand and give its path: python -m convert {row.kind} {row.file} OUT"
+    by_hand = f"download {row.file} from {page} by hand and give its path: bridgedepth convert {row.kind} {row.file} OUT"
     try:
         import huggingface_hub as hub
     except ImportError as error:

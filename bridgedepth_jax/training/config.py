@@ -58,7 +58,7 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """Evaluation during training, and by `evaluate.py`: each data set by the paper's protocol for it."""
+    """Evaluation during training, and by `bridgedepth evaluate`: each data set by the paper's protocol for it."""
 
     datasets: tuple[str, ...] = ("things",)
     every: int = 20_000  # steps; 0: only at the end

@@ -9,19 +9,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from bridgedepth_jax import configs
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.system import DEFAULT, find_system
 
 
 def read_config(spec: str) -> ConfigDict:
-    """`FILE.py` or `FILE.py:ARGUMENT`: what its `get_config()` or `get_config("ARGUMENT")` returns."""
-    file, colon, argument = spec.partition(":")
-    if not Path(file).is_file() and (moved := Path(file).parent / "bridgedepth" / Path(file).name).is_file():
-        file = str(moved)  # where configs/sf.py and the others were before there were several systems
-    if not Path(file).is_file():
-        raise InputError(f"--config {file}: no such file")
+    """`NAME` or `NAME:ARGUMENT`, or a file: what its `get_config()` or `get_config("ARGUMENT")` returns."""
+    name, colon, argument = spec.partition(":")
+    file = configs.find(name)
     try:
-        config = runpy.run_path(file)["get_config"](*[argument] if colon else [])
+        config = runpy.run_path(str(file))["get_config"](*[argument] if colon else [])
     except InputError:
         raise
     except Exception as error:  # anything can go wrong in the user's file

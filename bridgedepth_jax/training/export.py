@@ -82,7 +82,7 @@ def load_run(workdir: Path) -> tuple[Experiment, TrainState, Weights]:
     folder = workdir / "checkpoints"
     checkpoints = Checkpoints(folder) if folder.is_dir() else None
     if checkpoints is None or not checkpoints.steps():
-        raise InputError(f"{workdir} holds no training checkpoints, expected a --workdir of train.py")
+        raise InputError(f"{workdir} holds no training checkpoints, expected a --workdir of bridgedepth train")
     mesh = make_mesh(1, jax.local_devices()[:1])
 
     def shapes(description: dict[str, Any]) -> TrainState:
@@ -97,7 +97,7 @@ def load_run(workdir: Path) -> tuple[Experiment, TrainState, Weights]:
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description="Writes the newest checkpoint of a training run as an inference checkpoint.")
-    parser.add_argument("workdir", type=Path, help="--workdir of train.py")
+    parser.add_argument("workdir", type=Path, help="--workdir of bridgedepth train")
     parser.add_argument("out", type=Path, help="folder to write")
     args = parser.parse_args()
     experiment, state, frozen = load_run(args.workdir)

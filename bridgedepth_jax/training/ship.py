@@ -156,11 +156,11 @@ def _commands(given: list[str], workdir: Path, steps: int, hardware: str, origin
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     for name in ("config", "workdir", "init"):
         parser.add_argument(f"--{name}")
-    known, rest = parser.parse_known_args(given[1:])
+    known, rest = parser.parse_known_args(given[2:] if given[1:2] == ["train"] else given[1:])  # bridgedepth train, or train.py
     if known.config is None:
         raise InputError(f"{workdir / 'run.jsonl'}: command {' '.join(given)}, expected one with --config")
     path, _, argument = known.config.partition(":")
-    config = Path(path)
+    config = Path(path).with_suffix(".py")
     folder = f"runs/{config.stem}"
     rest = [word for word in rest if not word.startswith("--config.solver.max_iter")]
     train = ["python", "train.py", "--config", f"configs/{config.name}{':' * bool(argument)}{argument}", "--workdir", folder]

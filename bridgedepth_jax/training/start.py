@@ -17,7 +17,7 @@ from bridgedepth_jax.training.step import TrainState, join
 
 log = logging.getLogger(__name__)
 RANDOM = ("random", "random-mono")  # the second: what BridgeDepth's configs call it
-EXPECTED = f"a checkpoint folder, a published name, a --workdir of train.py, or {RANDOM[0]}"
+EXPECTED = f"a checkpoint folder, a published name, a --workdir of bridgedepth train, or {RANDOM[0]}"
 
 
 class Start(NamedTuple):
@@ -30,7 +30,7 @@ def make_start(experiment: Experiment, init: str, imagenet: str = "") -> Start:
     """Weights for a fresh run of `experiment`, and its teachers.
 
     init: a checkpoint folder or published name (of the system: all weights; of one of its `parts`: those, the rest at random),
-    a workdir of train.py, or random. imagenet: a .pth file of ImageNet weights for the part of the system that has any.
+    a workdir of bridgedepth train, or random. imagenet: a .pth file of ImageNet weights for the part that has any.
     Raises InputError for what is none of these or does not fit the model.
     """
     if not init:

@@ -1,4 +1,4 @@
-"""Evaluation during training, by the code of `evaluate.py`. The set `synthetic` means scenes that training never sees."""
+"""Evaluation during training, by the code of `bridgedepth evaluate`. The set `synthetic` is scenes that training never sees."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

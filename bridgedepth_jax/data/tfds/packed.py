@@ -21,7 +21,7 @@ class PackedSource(Sequence[Sample]):
         try:
             builder: Any = tfds.builder_from_directory(self.folder)
         except (OSError, ValueError, KeyError, tfds.core.DatasetNotFoundError) as error:
-            how = f"scripts/prepare_dataset.py {name} --root RAW --out {root}"
+            how = f"bridgedepth data prepare {name} --root RAW --out {root}"
             raise InputError(f"{self.folder}: no packed set {name} here; write it with {how}") from error
         try:
             self._records = builder.as_data_source(split=SPLIT, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)

@@ -1,0 +1,91 @@
+"""PyTorch weights to a checkpoint folder, and back.
+
+bridgedepth convert bridgedepth bridge_rvc.pth checkpoints/rvc
+bridgedepth convert depth-anything depth_anything_v2_vits checkpoints/depth_anything_v2_vits
+bridgedepth convert to-torch checkpoints/rvc rvc.pth
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from bridgedepth_jax.errors import InputError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    from bridgedepth_jax.convert.engine import find_rules
+    from bridgedepth_jax.system import SYSTEMS, find_system
+
+    commands = parser.add_subparsers(dest="command", required=True, metavar="SYSTEM")
+    for kind in SYSTEMS:
+        system = find_system(kind)
+        if not system.rules:
+            continue
+        names = ", ".join(system.published) or "none yet"
+        sub = commands.add_parser(kind, help=f"a {kind} .pth file to a checkpoint folder")
+        sub.add_argument("source", metavar="SOURCE", help=f".pth file, or a published name: {names}")
+        sub.add_argument("out", metavar="OUT", type=Path, help="checkpoint folder to write")
+        sub.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="stored parameters")
+        sub.add_argument("--revision", help="of a published name: branch, tag or commit in its repository")
+        sub.add_argument("--accept-new", action="store_true", help="a published file may differ from the one fetched before")
+        sub.add_argument("--overwrite", action="store_true", help="replace OUT")
+        if variants := find_rules(kind).variants:
+            sub.add_argument("--variant", choices=list(variants), help="network of a file that does not say which it is")
+    sub = commands.add_parser("to-torch", help="a checkpoint folder to a .pth file that the original loads")
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
+    sub.add_argument("out", metavar="OUT.pth", type=Path, help="file to write")
+    sub.add_argument("--overwrite", action="store_true", help="replace OUT.pth")
+
+
+def run(args: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    _check_out(args.out, folder=args.command != "to-torch", overwrite=args.overwrite)
+    try:
+        (_to_file if args.command == "to-torch" else _to_folder)(args)
+    except OSError as error:
+        raise InputError(f"{args.out}: cannot be written ({error.strerror or error})") from error
+    print(f"wrote       {args.out} in {time.perf_counter() - start:.1f} s")
+
+
+def _to_file(args: argparse.Namespace) -> None:
+    from bridgedepth_jax.convert.conversion import sha256_of, write_original
+    from bridgedepth_jax.store.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(args.checkpoint)
+    write_original(args.out, checkpoint)
+    print(f"sha256      {sha256_of(args.out)}  {args.out.name}")
+    print(f"licence     {checkpoint.provenance.get('licence')}")
+
+
+def _to_folder(args: argparse.Namespace) -> None:
+    from bridgedepth_jax.convert.conversion import convert_file
+    from bridgedepth_jax.convert.engine import find_rules
+    from bridgedepth_jax.convert.published import published
+    from bridgedepth_jax.store.checkpoint import flatten, save_checkpoint
+    from bridgedepth_jax.store.hub import fetch
+
+    path, origin, rows = Path(args.source), {}, published()
+    if not path.exists() and args.source in rows:
+        row = rows[args.source]
+        if row.kind != args.command:
+            raise InputError(f"{args.source}: is of kind {row.kind}, not {args.command}")
+        path, origin = fetch(args.source, row, revision=args.revision, accept_new=args.accept_new)
+    elif args.revision or args.accept_new:
+        raise InputError(f"--revision and --accept-new are for published names, {args.source!r} is none")
+    variant = getattr(args, "variant", None)
+    config = find_rules(args.command).variants[variant]() if variant else None
+    checkpoint = convert_file(args.command, path, config=config, origin=origin)
+    save_checkpoint(args.out, checkpoint, dtype=args.dtype)
+    count = sum(leaf.size for leaf in flatten(checkpoint.params).values())
+    print(f"sha256      {checkpoint.provenance['sha256']}  {checkpoint.provenance['source']}")
+    print(f"licence     {checkpoint.provenance['licence']}")
+    print(f"parameters  {count:,}, stored as {args.dtype}")
+
+
+def _check_out(out: Path, *, folder: bool, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{out} exists, expected a new name, or --overwrite")
+    if out.is_dir() != folder:
+        raise InputError(f"{out} is a {'folder' if out.is_dir() else 'file'} and would not be replaced")

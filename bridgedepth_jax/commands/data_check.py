@@ -1,0 +1,30 @@
+"""What is there of each data set.
+
+bridgedepth data check --root data
+bridgedepth data check --root data eth3d --all-samples
+
+For every set: pairs found (of how many it has), size and disparity range of a sample, a fingerprint of the file list; for a
+broken one the first missing or broken file; for an absent one where to get it. Exit status 1 if a set named here is not usable.
+"""
+
+import argparse
+
+from bridgedepth_jax.commands import options
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help="data sets; default: all but custom")
+    options.add_root(parser)
+    parser.add_argument("--all-samples", action="store_true", help="read every sample, not the first, the middle and the last")
+
+
+def run(args: argparse.Namespace) -> None:
+    from bridgedepth_jax.data.check import check
+    from bridgedepth_jax.data.table import DATASETS
+
+    reports = []
+    for name in args.names or [*DATASETS, "synthetic"]:
+        reports.append(check(name, args.root, every_sample=args.all_samples))
+        print(f"{name:22} {reports[-1]}", flush=True)
+    if not all(report.usable for report in reports) and (args.names or any(report.broken for report in reports)):
+        raise SystemExit(1)
