@@ -4,7 +4,6 @@ import ast
 import difflib
 import runpy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
