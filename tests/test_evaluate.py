@@ -240,7 +240,7 @@ def test_a_network_runs_end_to_end(workspace, checkpoint):
 @pytest.mark.slow
 def test_network_batch_and_devices(workspace, checkpoint):
     """Batch 1 and 8, one device and eight: the same numbers, though single pixels of a float32 network may choose otherwise."""
-    method, config = load_method(str(checkpoint), None)
+    method, _, config = load_method(str(checkpoint), None)
 
     def read(pair):
         left, right = views(int(pair.name), 9.0)
