@@ -87,7 +87,7 @@ def pad_edges(x: Array, factor: int) -> Array:
     return jnp.pad(x, pads, mode="edge")
 
 
-def crop_edges(x: Array, size: tuple[int, int], factor: int) -> Array:
+def crop_edges(x: Any, size: tuple[int, int], factor: int) -> Array:
     """Inverse of `pad_edges` for an image of `size` = (height, width)."""
     top, left = ((-side % factor) // 2 for side in size)
     return x[:, top : top + size[0], left : left + size[1]]
