@@ -70,6 +70,6 @@ FILLERS: dict[str, Callable[[Scene], np.ndarray]] = {
 
 
 def hole_psnr(image: UInt8[np.ndarray, "H W 3"], truth: UInt8[np.ndarray, "H W 3"], hole: Bool[np.ndarray, "H W"]) -> float:
-    """PSNR in dB over the pixels of `hole`."""
+    """PSNR in dB over the pixels of `hole`, at most 100."""
     error = (image.astype(np.float64) - truth.astype(np.float64))[hole]
-    return float(10 * np.log10(255**2 / np.mean(np.square(error))))
+    return float(10 * np.log10(255**2 / max(np.mean(np.square(error)), 255**2 * 1e-10)))
