@@ -4,6 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
+from bridgedepth_jax.convert import diffusion as diffusers
 from bridgedepth_jax.convert.conversion import convert_file, sha256_of, write_original
 from bridgedepth_jax.convert.engine import find_rules
 from bridgedepth_jax.convert.published import published
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
     sub.add_argument("out", metavar="OUT.pth", type=Path, help="file to write")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT.pth")
+    diffusers.add_commands(commands)
     return main
 
 
@@ -43,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     start = time.perf_counter()
     _check_out(args.out, folder=args.command != "to-torch", overwrite=args.overwrite)
     try:
-        (_to_file if args.command == "to-torch" else _to_folder)(args)
+        (diffusers.COMMANDS.get(args.command) or (_to_file if args.command == "to-torch" else _to_folder))(args)
     except OSError as error:
         raise InputError(f"{args.out}: cannot be written ({error.strerror or error})") from error
     print(f"wrote       {args.out} in {time.perf_counter() - start:.1f} s")

@@ -1,13 +1,16 @@
-"""The right view of a left image with a disparity, by forward warping (spec `zerostereo.md` section 2), in numpy.
+"""The right view of a left image with a disparity, by forward warping (spec `zerostereo.md` section 2).
 
-Pixel x of a row lands at l = x - d. No loop over columns: scatters, whose last write wins, in a sorted order. H, W the image's
-sides. In the precision of the arguments; where targets are whole numbers matters, so give float64, or disparities in 1/256.
+Pixel x of a row lands at l = x - d. No loop over columns: in numpy scatters, whose last write wins, in a sorted order; on a
+device scatters of a minimum and a maximum. H, W the image's sides. In the precision of the arguments; which targets are whole
+numbers matters, so give float64, or disparities in 1/256.
 """
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Num
 
 NOTHING = 10000.0  # distance of a layer where nothing was stored
 
@@ -70,3 +73,37 @@ def forward_warp(
     inpaint = (a == NOTHING) & (b == NOTHING)
     right[inpaint] = 0
     return Warped(right.reshape(image.shape), visible, inpaint.reshape(height, width))
+
+
+def warp_on_device(
+    image: Float[Array, "H W C"], disparity: Float[Array, "H W"], valid: Bool[Array, "H W"]
+) -> tuple[Float[Array, "H W C"], Bool[Array, "H W"], Bool[Array, "H W"]]:
+    """`forward_warp` inside a compiled program: right view, non-occlusion mask, inpainting mask. No gradient of `disparity`."""
+    return jax.vmap(_warp_row)(image, jax.lax.stop_gradient(disparity), valid)
+
+
+def _warp_row(
+    image: Float[Array, "W C"], disparity: Float[Array, "W"], valid: Bool[Array, "W"]
+) -> tuple[Float[Array, "W C"], Bool[Array, "W"], Bool[Array, "W"]]:
+    width = len(disparity)
+    column = jnp.arange(width)
+    position = jnp.where(valid, column - disparity, -1)
+    # A target outside is that of a spare cell.
+    cell = lambda place: jnp.where((place >= 0) & (place < width), place, width).astype(jnp.int32)
+    low, high = cell(jnp.floor(position)), cell(jnp.ceil(position))
+    nearest = jnp.full(width + 1, -1).at[low].max(column).at[high].max(column)
+    hit = lambda target: (target < width) & (nearest[target] < column + 2)
+    visible = (position > 0) & (hit(low) | hit(high))
+    above = jnp.ceil(position) - position
+
+    def layer(target: Array, distance: Array) -> tuple[Array, Array]:
+        target = jnp.where(visible, target, width)
+        closest = jnp.full(width + 1, NOTHING, disparity.dtype).at[target].min(distance)
+        winner = jnp.where(visible & (distance == closest[target]), target, width)
+        source = jnp.full(width + 1, -1).at[winner].max(column)[:width]
+        return closest[:width], jnp.where((source >= 0)[:, None], image[jnp.maximum(source, 0)], 0)
+
+    (a, colour_above), (b, colour_below) = layer(high, above), layer(low, 1 - above)
+    hole = (a == NOTHING) & (b == NOTHING)
+    right = (colour_above * b[:, None] + colour_below * a[:, None]) / (a + b + 1e-7)[:, None]
+    return jnp.where(hole[:, None], 0, right), visible, hole
