@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.systems.zerostereo.depth import open_depth
-from bridgedepth_jax.systems.zerostereo.fillers import FILLERS
+from bridgedepth_jax.systems.zerostereo.fillers import FILLERS, open_filler
 from bridgedepth_jax.systems.zerostereo.synthesis import Recipe, Synthesis
 
 
@@ -26,7 +26,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("photos", metavar="PHOTOS", type=Path, help="folder with photographs, below it too")
     parser.add_argument("--out", metavar="SET", type=Path, required=True, help="folder of the set")
     parser.add_argument("--depth", required=True, help="field (random), files:FOLDER (npy, pfm, 16-bit png), or a checkpoint")
-    parser.add_argument("--inpaint", required=True, help=f"{', '.join(FILLERS)}")
+    parser.add_argument("--inpaint", required=True, help=f"{', '.join(FILLERS)}, or a checkpoint (diffusion)")
+    parser.add_argument("--steps", type=int, default=50, help="of diffusion")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-side", type=int, default=1024, help="larger photographs are shrunk; 0: never")
     parser.add_argument("--dilate", type=int, default=1, help="of depth edges, pixels")
@@ -41,8 +42,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.threads < 1:
         raise InputError(f"--threads {args.threads}, expected at least 1")
     recipe = Recipe(args.depth, args.inpaint, args.seed, args.max_side or None, args.dilate)
-    depth, about = open_depth(args.depth)
-    work = Synthesis(args.photos, args.out, recipe, depth, about)
+    if not 1 <= args.steps <= 1000:
+        raise InputError(f"--steps {args.steps}, expected 1 to 1000")
+    (depth, about), (fill, more) = open_depth(args.depth), open_filler(args.inpaint, args.steps)
+    work = Synthesis(args.photos, args.out, recipe, depth, fill, about | more)
     if args.verify:
         work.verify(work.keys[args.process_id :: args.num_processes])
     if not args.finish:

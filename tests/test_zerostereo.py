@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bridgedepth_jax.ops.forward_warp import NOTHING, forward_warp
+from bridgedepth_jax.ops.forward_warp import NOTHING, forward_warp, warp_on_device
 from bridgedepth_jax.ops.ssim import ssim
 from bridgedepth_jax.systems.zerostereo import labels, losses, parity
 
@@ -61,6 +61,20 @@ def test_warp_is_the_loop(seed):
     np.testing.assert_array_equal(found.nonocc, nonocc)
     np.testing.assert_array_equal(found.inpaint, inpaint)
     np.testing.assert_allclose(found.right, right, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_warp_on_a_device_is_the_warp(seed):
+    """Disparities in 1/256, whose locations are exact in float32, and pixels left out."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (24, 50, 3)).astype(np.float32)
+    disparity = (rng.choice([rng.uniform(0, 9, (24, 50)), rng.integers(0, 6, (24, 50)) / 2]) * 256).round() / 256
+    valid = rng.random((24, 50)) < (0.8 if seed else 1.0)
+    expected = forward_warp(image, disparity, valid)
+    found = jax.jit(warp_on_device)(image, disparity.astype(np.float32), valid)
+    np.testing.assert_array_equal(found[1], expected.nonocc)
+    np.testing.assert_array_equal(found[2], expected.inpaint)
+    np.testing.assert_allclose(found[0], expected.right, atol=1e-2)
 
 
 def test_pixels_that_are_not_valid_neither_land_nor_hide():

@@ -1,12 +1,14 @@
 """Sets made from photographs: what is in them, that nothing changes their bytes, and what is refused."""
 
 import csv
+import functools
 import hashlib
 import importlib.util
 import json
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 import pytest
 
@@ -14,10 +16,14 @@ from bridgedepth_jax.data import find_pairs, read_sample
 from bridgedepth_jax.data.check import check
 from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.networks.diffusion.config import UNetConfig
 from bridgedepth_jax.ops.forward_warp import forward_warp
+from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
+from bridgedepth_jax.systems.zerostereo.config import StereoGenConfig
 from bridgedepth_jax.systems.zerostereo.depth import open_depth
-from bridgedepth_jax.systems.zerostereo.fillers import FILLERS, Scene, hole_psnr, row
+from bridgedepth_jax.systems.zerostereo.fillers import FILLERS, Scene, hole_psnr, open_filler, row
 from bridgedepth_jax.systems.zerostereo.synthesis import Recipe, Synthesis
+from bridgedepth_jax.systems.zerostereo.system import init
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "synthesize.py"
 
@@ -41,7 +47,8 @@ def photos(tmp_path_factory):
 
 def synthesis(photos, out, **options):
     recipe = Recipe(**{"depth": "field", "inpaint": "telea", **options})
-    return Synthesis(photos, out, recipe, *open_depth(recipe.depth))
+    (depth, about), (fill, more) = open_depth(recipe.depth), open_filler(recipe.inpaint, 2)
+    return Synthesis(photos, out, recipe, depth, fill, about | more)
 
 
 def make(photos, out, **options):
@@ -187,6 +194,38 @@ def test_what_cannot_be(photos, tmp_path, capfd):
         with pytest.raises(SystemExit) as status:
             script()([str(photos), *(word for pair in arguments.items() for word in pair)])
         assert status.value.code == 2 and value.removeprefix("files:") in capfd.readouterr().err
+
+
+def test_diffusion_fills_holes_the_same_in_any_order(photos, tmp_path, capfd):
+    """A tiny network that knows nothing: what counts is that its samples depend on the photograph alone."""
+    unet = UNetConfig(
+        in_channels=112, out_channels=48, block_out_channels=(8,), cross_attention=(False,), layers_per_block=1,
+        attention_heads=(1,), cross_attention_dim=4, norm_num_groups=4,
+    )  # fmt: skip
+    config = StereoGenConfig(unet, None)
+    params = jax.tree.map(np.asarray, jax.jit(functools.partial(init, config))(jax.random.key(0)))
+    save_checkpoint(tmp_path / "net", Checkpoint("zerostereo", params, config, {"licence": "MIT"}))
+    net, few = str(tmp_path / "net"), tmp_path / "few"
+    few.mkdir()
+    for name in ("a.png", "wide.png"):
+        (few / name).write_bytes((photos / name).read_bytes())
+    make(few, tmp_path / "one", inpaint=net, max_side=128)
+    work = synthesis(few, tmp_path / "two", inpaint=net, max_side=128)
+    for key in ("wide.png", "a.png"):
+        list(work.make([key], threads=1))
+    work.finish()
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+    assert json.loads((tmp_path / "one" / "recipe.json").read_text())["inpaint_model"]["licence"] == "MIT"
+    for pair in find_pairs("custom:pairs.csv", tmp_path / "one"):
+        sample = read_sample(pair)
+        warped = forward_warp(sample["left"], sample["disparity"].astype(np.float64))
+        np.testing.assert_array_equal(sample["right"][~warped.inpaint], np.round(warped.right[~warped.inpaint]))
+        assert sample["right"][warped.inpaint].std() > 1
+    with pytest.raises(InputError, match="a checkpoint of kind 'zerostereo', expected 'depth-anything'"):
+        open_depth(net)
+    with pytest.raises(InputError, match="was made with steps 2, not 3"):
+        (depth, about), (fill, more) = open_depth("field"), open_filler(net, 3)
+        Synthesis(few, tmp_path / "one", Recipe("field", net, max_side=128), depth, fill, about | more)
 
 
 def test_the_row_filler_takes_the_far_side():

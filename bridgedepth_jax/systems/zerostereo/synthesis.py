@@ -33,7 +33,7 @@ from bridgedepth_jax.files import replacing
 from bridgedepth_jax.ops.forward_warp import forward_warp
 from bridgedepth_jax.systems.zerostereo import labels
 from bridgedepth_jax.systems.zerostereo.depth import DepthSource
-from bridgedepth_jax.systems.zerostereo.fillers import FILLERS, Scene
+from bridgedepth_jax.systems.zerostereo.fillers import Filler, Scene
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 SMALLEST = 64  # pixels of a side
@@ -47,14 +47,12 @@ class Recipe:
     """What a set is made by."""
 
     depth: str  # field | files:FOLDER | a checkpoint
-    inpaint: str  # a row of `FILLERS`
+    inpaint: str  # a row of `FILLERS`, or a checkpoint
     seed: int = 0
     max_side: int | None = 1024  # larger photographs are shrunk first
     dilate: int = 1  # of the depth edges, pixels
 
     def __post_init__(self) -> None:
-        if self.inpaint not in FILLERS:
-            raise InputError(f"--inpaint {self.inpaint}, expected one of {', '.join(FILLERS)}")
         if self.max_side is not None and self.max_side < SMALLEST:
             raise InputError(f"--max-side {self.max_side}, expected at least {SMALLEST}")
         if self.seed < 0:
@@ -83,9 +81,9 @@ class Synthesis:
     """A set in the making; several processes may work on one, each on keys of its own."""
 
     def __init__(
-        self, photos: Path, out: Path, recipe: Recipe, depth: DepthSource, about: dict[str, Any] | None = None
+        self, photos: Path, out: Path, recipe: Recipe, depth: DepthSource, fill: Filler, about: dict[str, Any] | None = None
     ) -> None:
-        self.photos, self.out, self.recipe, self.depth = photos, out, recipe, depth
+        self.photos, self.out, self.recipe, self.depth, self.fill = photos, out, recipe, depth, fill
         self.keys = find_photographs(photos, out)
         self._describe(about or {})
 
@@ -199,8 +197,8 @@ class Synthesis:
         if kitti:  # what is warped is what is stored
             disparity = np.round(disparity * 256) / np.float32(256)
         warped = forward_warp(image, disparity.astype(np.float64))
-        scene = Scene(warped.right, warped.inpaint, image, lambda: self._other(key))
-        right = FILLERS[self.recipe.inpaint](scene)
+        scene = Scene(warped.right, warped.inpaint, image, lambda: self._other(key), self._rng(key, "noise"))
+        right = self.fill(scene)
 
         same = image is native and _reads_as(source, native)
         left = f"left{Path(key).suffix.lower()}" if same else "left.png"
