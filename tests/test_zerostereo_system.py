@@ -47,15 +47,11 @@ def test_parts_of_a_batch_add_up(weights):
     objective = SYSTEM.objective(TINY, InpaintingTask(), {})
     batch = batch_of()
     counts = objective.count(batch)
-    step = jax.jit(jax.value_and_grad(lambda w, b, n: objective.loss(w, {}, b, counts, rows_of(n, 4)), has_aux=True))
-    part = lambda rows: {name: value[rows] for name, value in batch.items()}
-    (whole, result), gradient = step(weights, batch, jnp.arange(4))
-    parts = [step(weights, part(slice(i, i + 2)), jnp.arange(i, i + 2)) for i in (0, 2)]
-    np.testing.assert_allclose(whole, sum(p[0][0] for p in parts), rtol=1e-5)
-    summed = jax.tree.map(jnp.add, parts[0][1], parts[1][1])
-    for a, b in zip(jax.tree.leaves(gradient["unet"]), jax.tree.leaves(summed["unet"]), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-6 + 1e-4 * float(jnp.abs(a).max()))
-    assert not np.asarray(gradient["empty_prompt"]).any()
+    step = jax.jit(lambda w, b, n: objective.loss(w, {}, b, counts, rows_of(n, 4)))
+    whole, result = step(weights, batch, jnp.arange(4))
+    parts = [step(weights, {k: v[i : i + 2] for k, v in batch.items()}, jnp.arange(i, i + 2)) for i in (0, 2)]
+    np.testing.assert_allclose(whole, sum(value for value, _ in parts), rtol=1e-5)
+    np.testing.assert_allclose(result.metrics["holes"], sum(part.metrics["holes"] for _, part in parts), rtol=1e-5)
     assert 0.5 < float(whole) < 2  # of a network that says nothing yet: the noise's variance
     warped = forward_warp(np.asarray(batch["left"][0]), np.asarray(batch["disparity"][0]), np.asarray(batch["valid"][0]))
     np.testing.assert_allclose(result.shown[0], warped.right, atol=1e-2)
