@@ -13,7 +13,6 @@ import concurrent.futures
 import csv
 import dataclasses
 import hashlib
-import importlib.metadata
 import io
 import itertools
 import json
@@ -24,6 +23,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import scipy
 
 from bridgedepth_jax.data.formats import decode_image, write_kitti_png, write_pfm, write_png
 from bridgedepth_jax.data.pairs import find_pairs, read_sample
@@ -138,7 +138,7 @@ class Synthesis:
 
     def _describe(self, about: dict[str, Any]) -> None:
         sizes = "".join(f"{key}\0{(self.photos / key).stat().st_size}\n" for key in self.keys)
-        versions = {name: importlib.metadata.version(name) for name in ("numpy", "opencv-python-headless", "scipy")}
+        versions = {"numpy": np.__version__, "opencv": cv2.__version__, "scipy": scipy.__version__}
         recipe = dataclasses.asdict(self.recipe) | about
         recipe |= {"photographs": len(self.keys), "list_sha256": _sha256(sizes.encode()), "versions": versions}
         path = self.out / "recipe.json"
