@@ -157,7 +157,7 @@ def _checkpointer() -> ocp.Checkpointer:
     alone = ocp.options.MultiprocessingOptions(me, {me}, f"process_{me}") if jax.process_count() > 1 else None
     options: dict[str, Any] = {"multiprocessing_options": alone} if alone else {}
     # Weights do not compress: zstd saves 8 % of the bytes and doubles the time.
-    params = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False, save_concurrent_gb=1, **options)
+    params = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False, **options)
     handler = ocp.CompositeCheckpointHandler(
         composite_options=ocp.CompositeOptions(**options),
         params=params,
