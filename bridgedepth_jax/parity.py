@@ -16,6 +16,8 @@ from bridgedepth_jax.errors import InputError
 # What can be compared, and where the comparison lives.
 MODULES = {
     "bridgedepth": "bridgedepth_jax.systems.bridgedepth.parity",
+    "diffusion": "bridgedepth_jax.networks.diffusion.parity",
+    "zerostereo": "bridgedepth_jax.systems.zerostereo.parity",
 }
 
 

@@ -25,6 +25,7 @@ Counts = Any  # pytree of scalars: what the masked means of a loss divide by, ov
 SYSTEMS = {
     "bridgedepth": "bridgedepth_jax.systems.bridgedepth.system:SYSTEM",
     "depth-anything": "bridgedepth_jax.systems.depth_anything.system:SYSTEM",
+    "zerostereo": "bridgedepth_jax.systems.zerostereo.system:SYSTEM",
 }
 
 

@@ -64,6 +64,11 @@ def decode_mask(data: bytes, name: str) -> UInt8[np.ndarray, "H W"]:
     return _decode(data, name, cv2.IMREAD_GRAYSCALE)
 
 
+def decode_confidence(data: bytes, name: str) -> Float32[np.ndarray, "H W"]:
+    """0..1 of a 16-bit image."""
+    return _grey(data, name, np.uint16) / np.float32(65535)
+
+
 def read_disparity(path: str | Path, format: str) -> Disparity:
     """Disparity (H, W) float32 in pixels and valid (H, W) bool of a ground-truth file.
 

@@ -35,6 +35,8 @@ class Sample(TypedDict):
     kind: NotRequired[Kind]  # how augmentation treats disparity and valid; absent: masked
     nonocc: NotRequired[np.ndarray]  # (H, W) bool: seen by both cameras, where the set says so
     right_disparity: NotRequired[np.ndarray]  # (H, W) float32, of the right view, x_left = x_right + d; 0 where unknown
+    confidence: NotRequired[np.ndarray]  # (H, W) float32, 0..1: trust in the disparity, where the set says so
+    inpaint: NotRequired[np.ndarray]  # (H, W) bool, of the right view: not seen but made up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +53,14 @@ class Pair:
     valid: Path | None = None  # extra mask, nonzero is valid
     nonocc: Path | None = None  # mask (255) or disparity (> 0) of non-occluded pixels
     right_disparity: Path | None = None
+    confidence: Path | None = None  # 16-bit, 65535 is 1
+    inpaint: Path | None = None  # mask (255) of the right view
     calib: Path | None = None  # where it is there, for metric depth: `read_calibration`
     calibration: str = "middlebury"  # its format, a row of `calibration.READERS`
 
     def files(self, *, right_disparity: bool = False) -> dict[str, Path]:
         """Every file that reading the sample needs, by role; what a packed set stores."""
-        roles = ("left", "right", "disparity", "valid", "nonocc", *(("right_disparity",) if right_disparity else ()))
+        roles = (*_PATHS, *(("right_disparity",) if right_disparity else ()))
         found = {role: path for role in roles if (path := getattr(self, role)) is not None}
         if self.disparity is not None and self.format is not None:
             for name in formats.files_beside(self.format, self.disparity.name):
@@ -91,6 +95,10 @@ def decode_sample(pair: Pair, files: Mapping[str, bytes]) -> Sample:
     sample = Sample(left=left, right=right, disparity=disparity, valid=valid, name=pair.name, kind=pair.kind)
     if "nonocc" in files:
         sample["nonocc"] = _nonocc(files["nonocc"], str(pair.nonocc))
+    if "inpaint" in files:
+        sample["inpaint"] = _nonocc(files["inpaint"], str(pair.inpaint))
+    if "confidence" in files:
+        sample["confidence"] = formats.decode_confidence(files["confidence"], str(pair.confidence))
     if "right_disparity" in files and pair.format is not None:
         sample["right_disparity"] = formats.decode_disparity(
             files["right_disparity"], pair.format, str(pair.right_disparity), beside
@@ -228,13 +236,13 @@ def _swapped(path: str, swap: Swap) -> str:
     return path
 
 
-_PATHS = ("left", "right", "disparity", "valid", "nonocc")
+_PATHS = ("left", "right", "disparity", "valid", "nonocc", "confidence", "inpaint")
 _COLUMNS = (*_PATHS, "format", "kind")
 
 
 def _custom_pairs(name: str, table: Path) -> tuple[Pair, ...]:
-    """Pairs of a CSV file with the columns left, right, disparity, format [, valid] [, nonocc] [, kind]; paths are relative to
-    its folder."""
+    """Pairs of a CSV file with the columns left, right, disparity, format [, valid] [, nonocc] [, confidence] [, inpaint]
+    [, kind]; paths are relative to its folder."""
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
@@ -244,7 +252,7 @@ def _custom_pairs(name: str, table: Path) -> tuple[Pair, ...]:
     if not {"left", "right", "disparity", "format"} <= set(header) <= set(_COLUMNS):
         raise InputError(
             f"{table}: columns {', '.join(map(str, header))},"
-            " expected left, right, disparity, format [, valid] [, nonocc] [, kind]"
+            " expected left, right, disparity, format [, valid] [, nonocc] [, confidence] [, inpaint] [, kind]"
         )
     if not rows:
         raise InputError(f"{table}: no rows")

@@ -14,7 +14,7 @@ from bridgedepth_jax.data.pairs import Pair, find_pairs, fingerprint
 SPLIT = "train"
 VERSION = "1.0.0"
 # Roles of `Pair.files` that have a field of their own, beside the images.
-_FILES = ("disparity", "valid", "nonocc", "right_disparity")
+_FILES = ("disparity", "valid", "nonocc", "right_disparity", "confidence", "inpaint")
 
 
 class Stereo(tfds.core.GeneratorBasedBuilder):

@@ -1,0 +1,1 @@
+"""Experiments of ZeroStereo: the inpainting network, and BridgeDepth on the pairs made with it."""
