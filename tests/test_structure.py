@@ -18,7 +18,7 @@ FLOORS = (
     ("evaluation",),
     ("training.config", "training.schedule", "training.optimizer"),
     ("convert",),
-    ("training", "parity", "export"),
+    ("training", "parity", "export", "networks.diffusion.parity"),
     ("inference",),
     ("systems",),
     ("configs", "commands"),
