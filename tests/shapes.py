@@ -1,16 +1,26 @@
-"""What checks the package's annotations in every test: beartype, with jaxtyping's shapes."""
+"""What checks the package's shapes in every test: beartype on whatever annotation names a shape, and on nothing else."""
 
 import typing
 from collections.abc import Callable
+from typing import Any
 
-from beartype import BeartypeConf, beartype
-
-_checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int where a float is asked for, as type checkers have it
+from beartype import beartype
+from jaxtyping import AbstractArray
 
 
 def check(function: Callable) -> Callable:
-    """beartype, but for methods that return `Self`, which it knows in whole classes only."""
-    hints = getattr(function, "__annotations__", {})
-    if any(hint is typing.Self or "Self" in str(hint) for hint in hints.values()):
+    """The function, its arguments and result held to their shapes; other annotations are pyright's business."""
+    hints = dict(getattr(function, "__annotations__", {}))
+    shaped = {name: hint for name, hint in hints.items() if _names_a_shape(hint)}
+    if not shaped:
         return function
-    return _checked(function)
+    function.__annotations__ = shaped
+    checked = beartype(function)
+    function.__annotations__ = checked.__annotations__ = hints
+    return checked
+
+
+def _names_a_shape(hint: Any) -> bool:
+    if isinstance(hint, type) and issubclass(hint, AbstractArray):
+        return True
+    return any(map(_names_a_shape, typing.get_args(hint)))

@@ -25,7 +25,7 @@ class Encoder(nn.Module):
     config: AutoencoderConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B h w 2Z"]:
+    def __call__(self, x: Float[Array, "B H W 3"]) -> Float[Array, "B h w Z2"]:
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         shared: dict[str, Any] = dict(groups=c.norm_num_groups, eps=c.norm_eps, dtype=dtype)
         levels = len(c.block_out_channels)
@@ -69,7 +69,7 @@ class AutoencoderKL(nn.Module):
             self.quant_conv = conv(2 * c.latent_channels, 1, kernel_init=torch_default, dtype=dtype)
             self.post_quant_conv = conv(c.latent_channels, 1, kernel_init=torch_default, dtype=dtype)
 
-    def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w 2Z"]:
+    def encode(self, image: Float[Array, "B H W 3"]) -> Float[Array, "B h w Z2"]:
         """Mean and log variance side by side, at least float32."""
         x = self.encoder(image)
         x = self.quant_conv(x) if self.config.quant_conv else x
@@ -93,7 +93,7 @@ class Gaussian(NamedTuple):
     logvar: Float[Array, "B h w Z"]
 
     @classmethod
-    def of(cls, moments: Float[Array, "B h w 2Z"]) -> "Gaussian":
+    def of(cls, moments: Float[Array, "B h w Z2"]) -> "Gaussian":
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return cls(mean, jnp.clip(logvar, -30, 20))
 
@@ -116,7 +116,7 @@ def unscale_latent(latent: Array, config: AutoencoderConfig) -> Array:
     return latent / config.scaling_factor + config.shift_factor
 
 
-def encode_tiled(encode: Function, image: Float[Array, "B H W 3"], tile: int, factor: int = 8) -> Float[Array, "B h w 2Z"]:
+def encode_tiled(encode: Function, image: Float[Array, "B H W 3"], tile: int, factor: int = 8) -> Float[Array, "B h w Z2"]:
     """`encode` tile by tile where a side exceeds `tile` pixels, overlaps blended; else of the whole.
 
     Not equal to the whole: a tile's norms see less. `encode` is called for few sizes: give it compiled.

@@ -14,6 +14,8 @@ from bridgedepth_jax.networks.diffusion.resnet import Downsample2D, ResnetBlock2
 
 Context = Float[Array, "B S E"]
 Map = Float[Array, "B H W C"]
+Next = Float[Array, "B H2 W2 D"]  # a map of another width or size
+Skips = list[Float[Array, "B _ _ _"]]
 
 
 class DownBlock2D(nn.Module):
@@ -32,7 +34,7 @@ class DownBlock2D(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Map, temb: Float[Array, "B T"], context: Context) -> tuple[Map, list[Map]]:
+    def __call__(self, x: Map, temb: Float[Array, "B T"], context: Context) -> tuple[Next, Skips]:
         skips = []
         for j in range(self.layers):
             x = ResnetBlock2D(self.features, self.groups, self.eps, self.dtype, name=f"resnets_{j}")(x, temb)
@@ -56,7 +58,7 @@ class MidBlock2D(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Map, temb: Float[Array, "B T"] | None = None, context: Context | None = None) -> Map:
+    def __call__(self, x: Map, temb: Float[Array, "B T"] | None = None, context: Context | None = None) -> Next:
         block = lambda name: ResnetBlock2D(self.features, self.groups, self.eps, self.dtype, name=name)
         x = block("resnets_0")(x, temb)
         if context is None:
@@ -82,9 +84,7 @@ class UpBlock2D(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Map, skips: list[Map], temb: Float[Array, "B T"], context: Context, size: tuple[int, int] | None
-    ) -> Map:
+    def __call__(self, x: Map, skips: Skips, temb: Float[Array, "B T"], context: Context, size: tuple[int, int] | None) -> Next:
         for j in range(self.layers):
             x = jnp.concatenate([x, skips[-1 - j]], axis=-1)
             x = ResnetBlock2D(self.features, self.groups, self.eps, self.dtype, name=f"resnets_{j}")(x, temb)
@@ -104,7 +104,7 @@ class DownEncoderBlock2D(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Map) -> Map:
+    def __call__(self, x: Map) -> Next:
         for j in range(self.layers):
             x = ResnetBlock2D(self.features, self.groups, self.eps, self.dtype, name=f"resnets_{j}")(x)
         return Downsample2D(self.features, 0, self.dtype, name="downsamplers_0")(x) if self.downsample else x
@@ -121,7 +121,7 @@ class UpDecoderBlock2D(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Map) -> Map:
+    def __call__(self, x: Map) -> Next:
         for j in range(self.layers):
             x = ResnetBlock2D(self.features, self.groups, self.eps, self.dtype, name=f"resnets_{j}")(x)
         return Upsample2D(self.features, self.dtype, name="upsamplers_0")(x) if self.upsample else x
