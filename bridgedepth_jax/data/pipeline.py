@@ -94,6 +94,8 @@ class TrainDataset:
         config = dataclasses.asdict(self.config)
         for name in ("root", "source", "workers", "threads", "prefetch"):
             del config[name]
+        if config["synthetic"]["scenes"] == "sparse":  # what there was before there was a choice
+            del config["synthetic"]["scenes"]
         files = {name: [len(source), source.fingerprint] for name, source in self.sources.items()}  # type: ignore[attr-defined]
         return hashlib.sha256(json.dumps([config, files], sort_keys=True).encode()).hexdigest()[:16]
 

@@ -24,6 +24,7 @@ class SyntheticOptions:
     seed: int | None = None
     size: int = 100_000  # samples in an epoch
     photos: str | None = None  # a folder of photographs; None: those of scikit-image, where it is installed
+    scenes: Literal["sparse", "crowded"] = "sparse"  # what stands in them: `SCENES` of data/procedural/config.py
 
 
 class RawSource(Sequence[Sample]):
@@ -51,7 +52,8 @@ class SyntheticSource(Sequence[Sample]):
     def __init__(self, options: SyntheticOptions):
         self.options = options
         photos = [(path.name, path.stat().st_size) for path in find_photos(options.photos)]  # they are textures
-        parts = [dataclasses.asdict(options), photos]
+        known = {key: value for key, value in dataclasses.asdict(options).items() if (key, value) != ("scenes", "sparse")}
+        parts = [known, photos]  # a newer option at its old value changes nothing
         self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         self._renderer = None
 
@@ -60,9 +62,10 @@ class SyntheticSource(Sequence[Sample]):
 
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         if self._renderer is None:
-            from bridgedepth_jax.data.procedural import SyntheticStereo
+            from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
 
             given = {key: value for key, value in dataclasses.asdict(self.options).items() if value is not None}
+            given["config"] = SyntheticConfig.named(given.pop("scenes"))
             self._renderer = SyntheticStereo(given.pop("height"), given.pop("width"), **given)
         return self._renderer[index]
 

@@ -17,7 +17,9 @@ from bridgedepth_jax.data.procedural.world import World, paint, tilted
 def render(rng: Rng, canvas: Canvas, limit: float, bank: TextureBank, config: SyntheticConfig) -> None:
     """Draws a layout and paints it. All painted disparities lie in 0..limit."""
     low, high = np.log(config.near[0]), np.log(config.near[1])
-    near = float(np.exp(rng.uniform(low, high))) * limit if rng.random() < 0.7 else rng.uniform(*config.near) * limit
+    near = (
+        float(np.exp(rng.uniform(low, high))) * limit if rng.random() < 1 - config.even else rng.uniform(*config.near) * limit
+    )
     near = max(near, min(2.0, 0.9 * limit))
     world = World(
         rng=rng,
@@ -34,7 +36,10 @@ def render(rng: Rng, canvas: Canvas, limit: float, bank: TextureBank, config: Sy
     )
     names = [name for name, _ in config.layouts]
     weights = np.array([weight for _, weight in config.layouts], float)
-    LAYOUTS[names[int(rng.choice(len(names), p=weights / weights.sum()))]](world)
+    layout = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+    LAYOUTS[layout](world)
+    if layout in ("room", "street", "tabletop"):
+        _scatter(world)
     if rng.random() < config.screen:
         screen(world, world.near)
     if rng.random() < config.shadows:
@@ -141,6 +146,24 @@ def photo(world: World) -> None:
     if rng.random() < 0.6:
         for d in sorted(world.depth() for _ in range(int(rng.integers(1, 12)))):
             free(world, d, rng.uniform(0, 1) * world.width + d / 2, rng.uniform(0, 1) * world.height)
+
+
+def _scatter(world: World) -> None:
+    """Things without a foot: some just before the farthest surface, some anywhere in the air."""
+    rng, config = world.rng, world.config
+    depths = []
+    if config.background[1]:
+        far = max(world.far, 0.02 * world.near)
+        depths += (far * rng.uniform(1.02, 1.6, int(rng.integers(config.background[0], config.background[1] + 1)))).tolist()
+    if config.floating[1]:
+        depths += [world.depth() for _ in range(int(rng.integers(config.floating[0], config.floating[1] + 1)))]
+    for d in sorted(depths):
+        x, y = rng.uniform(-0.05, 1.05) * world.width + d / 2, rng.uniform(0, 1) * world.height
+        size = world.height * 10 ** rng.uniform(*config.floating_size)
+        if rng.random() < 0.15:
+            cuboid_at(world, d, x, y, size, rng.uniform(0, 6.3), rng.uniform(-0.8, 0.8))
+        else:
+            free(world, d, x, y, size)
 
 
 def _count(world: World) -> int:

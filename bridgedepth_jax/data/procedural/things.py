@@ -55,10 +55,10 @@ def upright(world: World, d: float, x: float, foot: float, height: float, width:
     paint(world, thing(world, (a, 0.0, d - a * x), box))
 
 
-def free(world: World, d: float, x: float, y: float) -> None:
-    """A thing of any size, tilted at random."""
+def free(world: World, d: float, x: float, y: float, size: float | None = None) -> None:
+    """A thing of any or the given size in pixels, tilted at random."""
     rng = world.rng
-    size = world.height * 10 ** rng.uniform(-1.2, -0.1)
+    size = world.height * 10 ** rng.uniform(-1.2, -0.1) if size is None else size
     aspect = 10 ** rng.uniform(-0.35, 0.45)
     paint(world, thing(world, tilted(world, d, x, y, 0.4), bounds(x, y, size * aspect, size / aspect)))
 

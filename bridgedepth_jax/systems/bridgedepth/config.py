@@ -73,6 +73,24 @@ class NMPConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SGMConfig:
+    """Classical evidence (`sgm.py`), which no published variant has: semi-global matching as further candidates."""
+
+    candidates: int = 0  # beside the network's own; 0: none of it
+    dropped: float = 0.1  # share of the training samples that do without
+    radius: int = 2  # of the census window, 1/4 pixels
+    threshold: float = 1.0  # grey levels below which two pixels count as equal
+    small_step: float = 0.5  # price of a change by one level; a cost is within 0..2
+    large_step: float = 2.0  # of any larger one
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.candidates <= 4:
+            raise ValueError(f"sgm.candidates {self.candidates} is not within 0..4")
+        if not 0 <= self.dropped < 1:
+            raise ValueError(f"sgm.dropped {self.dropped} is not within 0..1")
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The whole network. Hashable, so it can be static under `jax.jit`."""
 
@@ -80,6 +98,11 @@ class ModelConfig:
     backbone: BackboneConfig = dataclasses.field(default_factory=BackboneConfig)
     dpn: ProposalConfig = ProposalConfig()
     nmp: NMPConfig = NMPConfig()
+    sgm: SGMConfig = SGMConfig()
+    bounded_prior: bool = False  # monocular features and states normalised over channels wherever stereo tokens meet them
+    upsampling: int = 0  # width of the convex upsampling of the refined disparity (`upsampling.py`); 0: values per cell alone
+    learned_confidence: bool = False  # with it: a pixel's probability to be within 2 px, instead of the candidates'
+    temperature: float = 1.0  # of the confidence: its logits are divided by it
     recurrent_loss_gamma: float = 0.8
     recurrent_loss_weight: float = 1.0
     dtype: Dtype = "float32"  # computation of ViT, DPT, encoders and attention; everything delicate stays float32
@@ -90,6 +113,10 @@ class ModelConfig:
         for name, kind in (("dtype", Dtype), ("precision", Precision)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"model.{name} {getattr(self, name)!r}, expected one of {list(get_args(kind))}")
+        if self.learned_confidence and not self.upsampling:
+            raise ValueError("model.learned_confidence is part of the upsampling: expected model.upsampling above 0")
+        if not self.temperature > 0:
+            raise ValueError(f"model.temperature {self.temperature}, expected more than 0")
 
     @classmethod
     def variant(cls, name: str) -> Self:

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
+CERTAIN = 2.0  # pixels within which the learned confidence calls a disparity right
 RECURRENT_OUTPUTS = 10  # for which the original's decay of the recurrent loss is meant (5 + 5 layers)
 
 
@@ -48,6 +49,7 @@ class LossConfig:
     fine_weights: tuple[float, ...]  # of those of the second
     recurrent_weight: float
     recurrent_gamma: float
+    certainty_weight: float = 0.0  # of the learned confidence; 0 where the network has none
 
     @classmethod
     def of(cls, model: ModelConfig, task: StereoTask) -> Self:
@@ -63,6 +65,7 @@ class LossConfig:
             fine_weights=task.loss_weights[coarse:],
             recurrent_weight=model.recurrent_loss_weight,
             recurrent_gamma=model.recurrent_loss_gamma,
+            certainty_weight=float(model.learned_confidence),
         )
 
     @property
@@ -70,7 +73,15 @@ class LossConfig:
         """The weight of each loss in the total."""
         coarse = zip(_layer_names("loss_coarse_disp", len(self.coarse_weights)), self.coarse_weights, strict=True)
         fine = zip(_layer_names("loss_disp", len(self.fine_weights)), self.fine_weights, strict=True)
-        return {"loss_prop": 1.0, "init": 1.0, "loss_recurrent": self.recurrent_weight, **dict(coarse), **dict(fine)}
+        certainty = {"loss_certainty": self.certainty_weight} if self.certainty_weight else {}
+        return {
+            "loss_prop": 1.0,
+            "init": 1.0,
+            "loss_recurrent": self.recurrent_weight,
+            **dict(coarse),
+            **dict(fine),
+            **certainty,
+        }
 
 
 class Counts(NamedTuple):
@@ -113,12 +124,18 @@ def losses(
     weight = jax.nn.softmax(output.logits, axis=-1)
     coarse = mean(jnp.sum(weight * distance(output.coarse_disparities - gt[None, ..., None]), axis=-1))
     fine = mean(distance(output.disparities - gt[None]))
+    certainty = {}
+    if config.certainty_weight:  # cross entropy with whether the pixel is right
+        right = lax.stop_gradient(jnp.abs(output.disparities[-1:] - gt[None]) < CERTAIN)
+        logit = output.certainty[None]
+        certainty = {"loss_certainty": mean(jax.nn.softplus(jnp.where(right, -logit, logit)))[0]}
     return {
         "loss_prop": proposal_loss(output.proposals, gt, config, counts),
         "init": initial_loss(output.prob, gt, config, counts),
         **{name: coarse[i] for i, name in enumerate(_layer_names("loss_coarse_disp", len(coarse)))},
         **{name: fine[i] for i, name in enumerate(_layer_names("loss_disp", len(fine)))},
         "loss_recurrent": recurrent_loss(output.mono, disparity.astype(gt.dtype), valid, config, counts),
+        **certainty,
         "epe_train": mean(jnp.abs(output.disparities[-1:] - gt[None]))[0],
     }
 

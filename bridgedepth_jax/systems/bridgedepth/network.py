@@ -20,6 +20,8 @@ from bridgedepth_jax.ops.resize import resize_antialiased
 from bridgedepth_jax.systems.bridgedepth.alignment import Alignment
 from bridgedepth_jax.systems.bridgedepth.config import MINIMUM, MULTIPLE, ModelConfig
 from bridgedepth_jax.systems.bridgedepth.hypotheses import StereoEncoder
+from bridgedepth_jax.systems.bridgedepth.sgm import ClassicalEvidence
+from bridgedepth_jax.systems.bridgedepth.upsampling import ConvexUpsampling, unit_channels
 
 FOURIER_LEVELS = 64  # n of the fourier features at 1/8; twice that at 1/4
 
@@ -34,6 +36,7 @@ class StereoOutput:
     proposals: Float[Array, "B h w N"]  # 1/8 pixels
     prob: Float[Array, "B h w D"]  # of the disparity levels
     mono: Float[Array, "K B H W"] | None  # training only: the monocular state read out as relative disparity
+    certainty: Float[Array, "B H W"] | None = None  # logit of being within 2 px, where the network learns it
 
     @property
     def disparity(self) -> Float[Array, "B H W"]:
@@ -42,7 +45,9 @@ class StereoOutput:
 
     @property
     def confidence(self) -> Float[Array, "B H W"]:
-        """Probability of the chosen candidate, 0..1, cropped like `disparity`."""
+        """Probability of the chosen candidate, or the learned one of being right; 0..1, cropped like `disparity`."""
+        if self.certainty is not None:
+            return jax.nn.sigmoid(self.certainty)
         height, width = self.disparities.shape[2:]
         return jax.nn.softmax(self.logits[-1]).max(-1)[:, -height:, :width]
 
@@ -102,8 +107,14 @@ class BridgeDepth(nn.Module):
         encoder = StereoEncoder(c, dtype, name="stereo_encoder")
         level8, level4, proposals, prob = encoder(left, right, depth_prior, train=train)
         fixed = lax.stop_gradient(proposals)
+        classical = None
+        if c.sgm.candidates:
+            classical = ClassicalEvidence(c, dtype, name="classical")
+            found, keep = classical(left, right, train=train)
+            fixed, told = classical.join(fixed, found, keep)
 
         tokens, pos = encoder.embed(fixed, level8, FOURIER_LEVELS)
+        tokens = tokens if classical is None else tokens + told
         self._tap("0", tokens, pos)
         align = Alignment(n, n.infer_layers, n.window, n.window, True, dtype, c.remat, name="align_0")
         stereos, monos = align(tokens, depth_prior, pos, train=train)
@@ -113,17 +124,25 @@ class BridgeDepth(nn.Module):
         update = Head((n.dim, n.dim, 64), dtype=dtype, name="infer_head")(stereo).astype(delicate)
         score = Linear(64, dtype=dtype, name="infer_score_head")(stereo).astype(delicate)
         coarse = unshuffle(nn.relu(fixed[None, ..., None] + update), 8)
-        logits = unshuffle(score * 0.25, 8)
+        logits = unshuffle(score * (0.25 / c.temperature), 8)
 
         estimate = lax.stop_gradient(best_candidate(2 * coarse[-1], logits[-1]))[..., None]
         tokens, pos = encoder.embed(estimate, level4, 2 * FOURIER_LEVELS)
+        tokens = tokens if classical is None else tokens + classical.beside(estimate, found, keep)
         self._tap("1", tokens, pos)
         align = Alignment(n, n.refine_layers, n.refine_window, n.refine_window // 2, False, dtype, c.remat, name="align_1")
-        stereos, refined_monos = align(tokens, monos[-1], pos, train=train)
+        state = unit_channels(monos[-1]) if c.bounded_prior else monos[-1]
+        stereos, refined_monos = align(tokens, state, pos, train=train)
         self.sow("taps", "stereo1", stereos[-1])
         self.sow("taps", "mono1", refined_monos[-1])
-        update = Head((n.dim, n.dim, 16), dtype=dtype, name="refine_head")(jnp.stack(stereos)).astype(delicate)
-        disparities = unshuffle(nn.relu(estimate[None, ..., None] + update), 4)[..., 0] * 4
+        stereo = jnp.stack(stereos)
+        update = Head((n.dim, n.dim, 1 if c.upsampling else 16), dtype=dtype, name="refine_head")(stereo).astype(delicate)
+        fine, certainty = nn.relu(estimate[None, ..., None] + update), None
+        if c.upsampling:
+            upsample = ConvexUpsampling(c.upsampling, c.learned_confidence, dtype, name="upsampling")
+            fine, certainty = upsample(fine[..., 0, 0], stereo[..., 0, :], left)
+            fine = fine[..., None, :]
+        disparities = unshuffle(fine, 4)[..., 0] * 4
 
         mono_output = Head((n.dim, n.dim, 64), dtype=dtype, name="mono_output")
         mono = None
@@ -131,6 +150,8 @@ class BridgeDepth(nn.Module):
             mono = mono_output(jnp.stack(monos + refined_monos)).astype(delicate)
             mono = unshuffle(nn.relu(mono)[..., None, :], 8)[..., 0]
         height, width = crop
+        if certainty is not None:
+            certainty = unshuffle(certainty[..., None, :] / c.temperature, 4)[:, -height:, :width, 0]
         return StereoOutput(
             disparities=disparities[:, :, -height:, :width],
             coarse_disparities=8 * coarse,
@@ -138,6 +159,7 @@ class BridgeDepth(nn.Module):
             proposals=proposals,
             prob=prob,
             mono=mono,
+            certainty=certainty,
         )
 
     def _monocular_state(self, left: Array, dtype: Any, *, train_mono: bool) -> Float[Array, "B h w C"]:
@@ -150,6 +172,8 @@ class BridgeDepth(nn.Module):
         features = mono(mono_input, features=True)
         if not train_mono:
             features = lax.stop_gradient(features)
+        if c.bounded_prior:
+            features = unit_channels(features.astype(at_least_float32(dtype)))
         self.sow("taps", "mono_features", features)
         fan_in = features.shape[-1] * 16
         down = conv(
@@ -163,6 +187,8 @@ class BridgeDepth(nn.Module):
             name="depth_feature_down",
         )
         depth_prior = down(features).astype(at_least_float32(dtype))
+        if c.bounded_prior:
+            depth_prior = unit_channels(depth_prior)
         self.sow("taps", "depth_prior", depth_prior)
         return depth_prior
 

@@ -1,0 +1,256 @@
+"""What a network is made of after training: sizes of its activations, dead units, and what each of its parts is good for.
+
+A part that can be switched off without the disparity noticing was not trained, or is drowned by another (a monocular state of
+1e10 beside tokens of 1 leaves nothing of them in float32). Reliability and sparsification say what the confidence is worth:
+Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), Ilg et al., "Uncertainty Estimates and Multi-Hypotheses
+Networks for Optical Flow" (ECCV 2018, section 4.3).
+
+Letters: B pairs, H W size, C channels. Disparities in pixels.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+from jaxtyping import Bool, Float
+
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.store.checkpoint import flatten, unflatten
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
+
+LARGEST = {"float16": 65504.0, "bfloat16": 3.39e38, "float32": 3.4e38}
+WRONG = 2.0  # pixels
+GROUPS = {  # of parameters, by the beginning of their path
+    "mono": "mono/",
+    "monocular state": "depth_feature_down/",
+    "stereo backbone": "stereo_encoder/backbone/",
+    "proposals": "stereo_encoder/dpn/",
+    "hypotheses": "stereo_encoder/",
+    "classical": "classical/",
+    "align_0": "align_0/",
+    "align_1": "align_1/",
+    "upsampling": "upsampling/",
+    "heads": "",
+}
+# Units that a relu follows; those that never are positive are dead.
+BEFORE_RELU = re.compile(r"(head|mask|certainty|mono_output)/layers_[01]$|mlp_[02]$|proj_0$|conv1$|guide_[02]$")
+
+
+class Size(NamedTuple):
+    """Of one activation over all pairs."""
+
+    name: str  # path of the module, or of the tap
+    rms: float
+    largest: float  # absolute value
+    finite: bool
+    dead: float  # share of the channels that are never positive where a relu follows, else 0
+
+
+class Effect(NamedTuple):
+    """What switching a part off does."""
+
+    part: str
+    change: float  # mean absolute change of the disparity, pixels
+    epe: float  # of what is left, pixels
+    bad2: float  # per cent
+
+
+class Bin(NamedTuple):
+    """Pixels of similar confidence."""
+
+    low: float
+    share: float  # of all pixels
+    confidence: float  # mean
+    wrong: float  # share that is wrong by more than 2 px
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Images float32 (B, H, W, 3) in 0..255, disparity (B, H, W), valid (B, H, W)."""
+
+    left: np.ndarray
+    right: np.ndarray
+    disparity: np.ndarray
+    valid: np.ndarray
+
+    @classmethod
+    def of(cls, samples: Iterable[Mapping[str, Any]]) -> "Pairs":
+        rows = list(samples)
+        stack = lambda name, dtype: np.stack([row[name] for row in rows]).astype(dtype)
+        return cls(stack("left", np.float32), stack("right", np.float32), stack("disparity", np.float32), stack("valid", bool))
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+
+def sizes(config: ModelConfig, params: Mapping[str, Any], left: np.ndarray, right: np.ndarray) -> list[Size]:
+    """Every module's output in the order of the computation, and the network's taps (`tap NAME`), over all pairs."""
+    names: list[str] = []
+
+    def measured(name: str, x: Array) -> Array:
+        y = x.astype(jnp.float32)
+        least = jnp.max(y, tuple(range(y.ndim - 1))) if BEFORE_RELU.search(name) else jnp.ones(1)
+        names.append(name)
+        return jnp.stack([jnp.mean(jnp.square(y)), jnp.max(jnp.abs(y)), jnp.all(jnp.isfinite(y)), jnp.mean(least <= 0)])
+
+    @jax.jit
+    def run(params: Any, left: Array, right: Array) -> Array:
+        names.clear()
+        found: list[Array] = []
+
+        def spy(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+            out = call(*args, **kwargs)
+            path = "/".join(context.module.path)
+            if context.method_name == "__call__" and path:
+                leaves = [leaf for leaf in jax.tree.leaves(out) if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.ndim]
+                found.extend(measured(path, leaf) for leaf in leaves[:1])
+            return out
+
+        with nn.intercept_methods(spy):
+            _, sown = BridgeDepth(config.replace(remat=False)).apply({"params": params}, left, right, mutable=["taps"])
+        for name, leaves in flatten_taps(sown["taps"]):
+            found.append(measured(f"tap {name}", leaves))
+        return jnp.stack(found)
+
+    rows = np.stack([np.asarray(run(params, left[i : i + 1], right[i : i + 1])) for i in range(len(left))])
+    with np.errstate(all="ignore"):
+        rms, largest, finite, dead = (
+            np.sqrt(rows[..., 0].mean(0)),
+            rows[..., 1].max(0),
+            rows[..., 2].min(0),
+            rows[..., 3].min(0),
+        )
+    return [Size(*row) for row in zip(names, rms.tolist(), largest.tolist(), (finite > 0).tolist(), dead.tolist(), strict=True)]
+
+
+def flatten_taps(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Array]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten_taps(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value[-1]
+
+
+def check_finite(found: Sequence[Size], source: str) -> None:
+    """InputError naming the first layer whose output is not finite."""
+    for row in found:
+        if not row.finite:
+            raise InputError(f"{source}: the output of {row.name} is not finite, expected finite activations")
+
+
+def check_dtype(config: ModelConfig, params: Mapping[str, Any], dtype: str, left: np.ndarray, right: np.ndarray) -> None:
+    """InputError naming the first layer whose float32 output `dtype` cannot hold; what `Predictor(dtype=...)` may ask."""
+    for row in sizes(config.replace(dtype="float32"), params, left, right):
+        if not row.finite or row.largest > LARGEST[dtype]:
+            raise InputError(f"dtype {dtype!r}: {row.name} reaches {row.largest:.3g}, expected at most {LARGEST[dtype]:.3g}")
+
+
+def parts(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, tuple[ModelConfig, Mapping[str, Any]]]:
+    """The network without each of its parts: config and parameters of what is left."""
+
+    def without(*patterns: str) -> tuple[ModelConfig, Mapping[str, Any]]:
+        flat = flatten(params)
+        hit = [path for path in flat if any(re.match(pattern, path) for pattern in patterns)]
+        if not hit:
+            raise ValueError(f"no parameter matches {patterns}")
+        return config, unflatten({path: np.zeros_like(value) if path in hit else value for path, value in flat.items()})
+
+    residual = r"(attn/proj|mlp/fc2)/"
+    flat = dict(flatten(params))
+    first = "stereo_encoder/ffn/fc1/kernel"
+    correlation = np.array(flat[first])
+    correlation[-config.nmp.correlation_groups :] = 0  # the last inputs of the embedding
+    found = {
+        "propagation": without(r"stereo_encoder/dpn/propagation/layers_\d+/nmp/(proj|mlp/fc2)/"),
+        "monocular updates, stage 1": without(rf"align_0/layers_\d+/update/{residual}"),
+        "monocular updates, stage 2": without(rf"align_1/layers_\d+/update/{residual}"),
+        "monocular readout": without(r"align_[01]/layers_\d+/readout/attn/proj/"),
+        "correlation": (config, unflatten(flat | {first: correlation})),
+        "prior of the seeds": without(r"stereo_encoder/dpn/prior_proj/"),
+    }
+    if config.dpn.num_proposals > 1:
+        found["second candidate"] = (config.replace(dpn=dataclasses.replace(config.dpn, num_proposals=1)), params)
+    if config.sgm.candidates:
+        rest = {path: value for path, value in flat.items() if not path.startswith("classical/")}
+        found["classical evidence"] = (config.replace(sgm=SGMConfig()), unflatten(rest))
+    if config.upsampling:
+        found["image in the upsampling"] = without(r"upsampling/guide_2/")
+    return found
+
+
+def predict(config: ModelConfig, params: Mapping[str, Any], pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """Disparity and confidence (B, H, W), one pair at a time."""
+
+    @jax.jit
+    def run(params: Any, left: Array, right: Array) -> tuple[Array, Array]:
+        output: Any = BridgeDepth(config).apply({"params": params}, left, right)
+        return output.disparity, output.confidence
+
+    rows = [run(params, pairs.left[i : i + 1], pairs.right[i : i + 1]) for i in range(len(pairs))]
+    disparity, confidence = (np.concatenate([np.asarray(row[k]) for row in rows]) for k in (0, 1))
+    return disparity, confidence
+
+
+def effects(config: ModelConfig, params: Mapping[str, Any], pairs: Pairs) -> list[Effect]:
+    """The whole network first (`part` is "nothing"), then without each part."""
+    whole, _ = predict(config, params, pairs)
+    rows = [_effect("nothing", whole, whole, pairs)]
+    for name, (smaller, left) in parts(config, params).items():
+        rows.append(_effect(name, predict(smaller, left, pairs)[0], whole, pairs))
+    return rows
+
+
+def _effect(part: str, disparity: np.ndarray, whole: np.ndarray, pairs: Pairs) -> Effect:
+    error = np.abs(disparity - pairs.disparity)[pairs.valid]
+    return Effect(part, float(np.abs(disparity - whole).mean()), float(error.mean()), 100 * float((error > WRONG).mean()))
+
+
+def shares(gradient: Mapping[str, Any]) -> dict[str, float]:
+    """Of the squared norm of a gradient, by GROUPS; a parameter belongs to the first that fits."""
+    sums = dict.fromkeys(GROUPS, 0.0)
+    for path, value in flatten(gradient).items():
+        group = next(name for name, beginning in GROUPS.items() if path.startswith(beginning))
+        sums[group] += float(np.sum(np.square(np.asarray(value, np.float64))))
+    whole = sum(sums.values())
+    return {name: value / whole for name, value in sums.items() if value or name != "classical"} if whole else sums
+
+
+def reliability(
+    confidence: Float[np.ndarray, "B H W"], error: Float[np.ndarray, "B H W"], valid: Bool[np.ndarray, "B H W"], bins: int = 10
+) -> list[Bin]:
+    """Equal bins of confidence; empty ones are left out."""
+    c, wrong = confidence[valid], error[valid] > WRONG
+    number = np.minimum((c * bins).astype(int), bins - 1)
+    rows = []
+    for k in range(bins):
+        here = number == k
+        if here.any():
+            rows.append(Bin(k / bins, float(here.mean()), float(c[here].mean()), float(wrong[here].mean())))
+    return rows
+
+
+def sparsification(confidence: np.ndarray, error: np.ndarray, valid: np.ndarray, steps: int = 20) -> dict[str, float]:
+    """Area under the curve of EPE (px) over the share of pixels kept, least confident dropped first; of `confidence`, of the
+    errors themselves (`best`), and of no order (`random`, the EPE). Lower is better."""
+    e, c = error[valid].astype(np.float64), confidence[valid]
+    curves = {}
+    for name, order in {"confidence": np.argsort(-c, kind="stable"), "best": np.argsort(e, kind="stable")}.items():
+        means = np.cumsum(e[order]) / np.arange(1, len(e) + 1)
+        curves[name] = float(np.mean([means[max(int(len(e) * k / steps) - 1, 0)] for k in range(1, steps + 1)]))
+    return {**curves, "random": float(e.mean())}
+
+
+def fit_temperature(config: ModelConfig, confidence: np.ndarray, error: np.ndarray, valid: np.ndarray) -> float:
+    """The temperature, of which the config's is part, that makes a confidence of two sides (sigmoid, softmax of two) likeliest."""
+    c = np.clip(confidence[valid].astype(np.float64), 1e-7, 1 - 1e-7)
+    logit, right = np.log(c / (1 - c)), error[valid] <= WRONG
+    candidates = np.exp(np.linspace(np.log(0.1), np.log(30), 120))
+    losses = [np.mean(np.logaddexp(0, np.where(right, -logit, logit) / t)) for t in candidates]
+    return config.temperature * float(candidates[int(np.argmin(losses))])

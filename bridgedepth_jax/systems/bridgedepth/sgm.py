@@ -1,0 +1,175 @@
+"""Classical evidence: census matching, aggregated semi-globally, as hypotheses beside the network's own proposals.
+
+Hirschmueller, "Stereo Processing by Semiglobal Matching and Mutual Information" (PAMI 2008), with the census transform as
+the matching cost and four paths. All of it is `lax.scan`, matrix products and gathers: it lives inside the compiled graph and
+is exported with it. It has no parameters and no gradient. An addition of this project: no published weights use it.
+
+Letters: B batch, H W map at 1/4 (h w at 1/8), D disparity levels, N candidates, P neighbours of a pixel.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from bridgedepth_jax.layers import Linear, normal_002
+from bridgedepth_jax.ops.correlation import correlation_volume
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
+
+GREY = (0.299, 0.587, 0.114)
+
+
+class Evidence(NamedTuple):
+    """What the classical matcher says of the left image, at 1/4."""
+
+    disparity: Float[Array, "B H W"]  # 1/4 pixels
+    consistent: Float[Array, "B H W"]  # 1 where left and right agree to one level, else 0
+    margin: Float[Array, "B H W"]  # 0..1, how much dearer the best other level is
+
+
+def evidence(left: Float[Array, "B 4*H 4*W 3"], right: Float[Array, "B 4*H 4*W 3"], config: SGMConfig, levels: int) -> Evidence:
+    """Matches two RGB images in 0..255 over disparities below `levels` quarter pixels. No gradient passes."""
+    signs = [census(lax.stop_gradient(_grey_quarter(image)), config.radius, config.threshold) for image in (left, right)]
+    # Mean product of signs: 1 for equal neighbourhoods, -1 for opposite ones; what is out of the right image counts as 0.
+    cost = 1 - correlation_volume(signs[0], signs[1], 1, levels)[..., 0]
+    return winner(aggregate(cost, config.small_step, config.large_step))
+
+
+def census(grey: Float[Array, "B H W"], radius: int, threshold: float) -> Float[Array, "B H W P"]:
+    """Sign of each neighbour's difference from the pixel: -1, 0 (within the threshold, grey levels) or 1."""
+    height, width = grey.shape[1:]
+    padded = jnp.pad(grey, ((0, 0), (radius, radius), (radius, radius)), mode="edge")
+    side = range(2 * radius + 1)
+    around = [padded[:, i : i + height, j : j + width] - grey for i in side for j in side if (i, j) != (radius, radius)]
+    difference = jnp.stack(around, -1)
+    return jnp.where(jnp.abs(difference) > threshold, jnp.sign(difference), 0)
+
+
+def aggregate(cost: Float[Array, "B H W D"], small_step: float, large_step: float) -> Float[Array, "B H W D"]:
+    """Mean over four paths (from the left, right, top and bottom) of the cheapest way to each pixel and level.
+
+    A path pays `small_step` for a change by one level and `large_step` for any larger one.
+    """
+    total = jnp.zeros_like(cost)
+    for axis in (1, 2):
+        forth = jnp.moveaxis(cost, axis, 0)
+        both = _paths(jnp.concatenate([forth, forth[::-1]], 1), small_step, large_step)  # both ways in one scan
+        there, back = jnp.split(both, 2, 1)
+        total = total + jnp.moveaxis(there + back[::-1], 0, axis)
+    return total / 4
+
+
+def _paths(cost: Float[Array, "T B S D"], small_step: float, large_step: float) -> Float[Array, "T B S D"]:
+    def step(before: Array, cost: Array) -> tuple[Array, Array]:
+        least = jnp.min(before, -1, keepdims=True)
+        beside = jnp.pad(before, ((0, 0), (0, 0), (1, 1)), constant_values=jnp.inf)
+        change = jnp.minimum(beside[..., :-2], beside[..., 2:]) + small_step
+        after = cost + jnp.minimum(jnp.minimum(before, change), least + large_step) - least
+        return after, after
+
+    return lax.scan(step, jnp.zeros_like(cost[0]), cost)[1]
+
+
+def winner(total: Float[Array, "B H W D"]) -> Evidence:
+    """The cheapest level with a parabola's fraction, the check from right to left, and the margin to the next best."""
+    b, height, width, levels = total.shape
+    best = jnp.argmin(total, -1)
+    at = lambda index: jnp.take_along_axis(total, jnp.clip(index, 0, levels - 1)[..., None], -1)[..., 0]
+    least, before, after = at(best), at(best - 1), at(best + 1)
+    curve = before - 2 * least + after
+    inner = (best > 0) & (best < levels - 1) & (curve > 1e-6)
+    fraction = jnp.where(inner, 0.5 * (before - after) / jnp.where(inner, curve, 1), 0)
+
+    level = jnp.arange(levels)
+    column = jnp.arange(width)[:, None] + level[None]  # of the left pixel that meets a right one at a level
+    flat = (jnp.minimum(column, width - 1) * levels + level[None]).reshape(1, 1, -1)
+    seen = jnp.take_along_axis(total.reshape(b, height, -1), flat, -1).reshape(total.shape)
+    from_right = jnp.argmin(jnp.where((column < width)[None, None], seen, jnp.inf), -1)
+    match = jnp.arange(width)[None, None] - best
+    returned = jnp.take_along_axis(from_right, jnp.maximum(match, 0), -1)
+    consistent = (match >= 0) & (jnp.abs(returned - best) <= 1)
+
+    other = jnp.min(jnp.where(jnp.abs(level.reshape(1, 1, 1, -1) - best[..., None]) > 1, total, jnp.inf), -1)
+    margin = jnp.where(jnp.isfinite(other), 1 - least / jnp.maximum(other, 1e-6), 1)
+    return Evidence(best + fraction, consistent.astype(total.dtype), jnp.clip(margin, 0, 1))
+
+
+def hypotheses(found: Evidence, count: int) -> tuple[Float[Array, "B h w N"], Float[Array, "B h w N 5"]]:
+    """Of each 2x2 block `count` of its disparities, in 1/8 pixels, spread over their order, and their `features`.
+
+    One: the lower median. Two: the smallest and the largest, one for each side of an edge.
+    """
+    ranks = {1: (1,), 2: (0, 3), 3: (0, 1, 3), 4: (0, 1, 2, 3)}[count]
+    disparity, consistent, margin = (_blocks(value) for value in found)
+    chosen = jnp.argsort(disparity, -1)[..., list(ranks)]
+    disparity, consistent, margin = (jnp.take_along_axis(value, chosen, -1) for value in (disparity, consistent, margin))
+    return disparity / 2, features(jnp.zeros_like(disparity), consistent, margin)
+
+
+class ClassicalEvidence(nn.Module):
+    """The matcher's hypotheses as candidates, and what tokens are told of it. In training some samples do without."""
+
+    config: ModelConfig
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        linear = lambda: Linear(self.config.nmp.dim, use_bias=False, kernel_init=normal_002, dtype=self.dtype)
+        self.coarse, self.fine = linear(), linear()
+
+    def __call__(
+        self, left: Float[Array, "B 8*h 8*w 3"], right: Float[Array, "B 8*h 8*w 3"], *, train: bool
+    ) -> tuple[Evidence, Float[Array, "B 1 1 1"]]:
+        """Evidence at 1/4, and 1 for each sample that may use it, else 0."""
+        sgm = self.config.sgm
+        found = evidence(left, right, sgm, self.config.dpn.max_disp // 4)
+        for name, value in found._asdict().items():
+            self.sow("taps", f"sgm_{name}", value)
+        keep = jnp.ones(len(left), left.dtype)
+        if train and sgm.dropped:
+            keep = _kept(self, 1 - sgm.dropped, len(left)).astype(left.dtype)
+        return found, keep.reshape(-1, 1, 1, 1)
+
+    def join(
+        self, proposals: Float[Array, "B h w N"], found: Evidence, keep: Float[Array, "B 1 1 1"]
+    ) -> tuple[Float[Array, "B h w N2"], Float[Array, "B h w N2 C"]]:
+        """Proposals and hypotheses (1/8 pixels), and what to add to their tokens. Without evidence: the proposals again."""
+        own = proposals.shape[-1]
+        extra, told = hypotheses(found, self.config.sgm.candidates)
+        again = proposals[..., jnp.arange(extra.shape[-1]) % own]
+        told = jnp.pad(told * keep[..., None], ((0, 0), (0, 0), (0, 0), (own, 0), (0, 0)))
+        return jnp.concatenate([proposals, jnp.where(keep > 0, extra, again)], -1), self.coarse(told).astype(proposals.dtype)
+
+    def beside(
+        self, estimate: Float[Array, "B H W 1"], found: Evidence, keep: Float[Array, "B 1 1 1"]
+    ) -> Float[Array, "B H W 1 C"]:
+        """What to add to the tokens of the refinement: how far the evidence is from the estimate, both in 1/4 pixels."""
+        offset = jnp.tanh((found.disparity - estimate[..., 0]) / 2)
+        told = features(offset, found.consistent, found.margin)[..., None, :]
+        return self.fine(told * keep[..., None]).astype(estimate.dtype)
+
+
+def features(offset: Array, consistent: Array, margin: Array) -> Float[Array, "*B 5"]:
+    """What a token is told of a classical disparity: how far it is from the token's own (0 for a hypothesis), the same where
+    left and right agree, whether they do, the margin, and that there is one at all."""
+    return jnp.stack([offset, offset * consistent, consistent, margin, jnp.ones_like(margin)], -1)
+
+
+def _kept(module: nn.Module, probability: float, batch: int) -> Bool[Array, "B"]:
+    """Drawn by a sample's number, as in `layers.drop_path`."""
+    numbers = module.scope.root.get_variable("samples", "numbers", jnp.arange(batch))[:batch]  # type: ignore[union-attr]
+    key = module.make_rng("drop_path")
+    return jax.vmap(lambda number: jax.random.bernoulli(jax.random.fold_in(key, number), probability))(numbers)
+
+
+def _grey_quarter(image: Float[Array, "B 4*H 4*W 3"]) -> Float[Array, "B H W"]:
+    b, height, width, _ = image.shape
+    grey = (image * jnp.asarray(GREY, image.dtype).reshape(1, 1, 1, 3)).sum(-1)
+    return grey.reshape(b, height // 4, 4, width // 4, 4).mean((2, 4))
+
+
+def _blocks(x: Float[Array, "B 2*h 2*w"]) -> Float[Array, "B h w 4"]:
+    b, height, width = x.shape
+    return x.reshape(b, height // 2, 2, width // 2, 2).swapaxes(2, 3).reshape(b, height // 2, width // 2, 4)

@@ -1,0 +1,201 @@
+"""What nano has beyond the paper: semi-global matching against loops, convex upsampling, bounded monocular states."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import MODEL as TINY
+
+from bridgedepth_jax.systems.bridgedepth import losses, sgm
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth, init_params
+from bridgedepth_jax.systems.bridgedepth.upsampling import convex, fold, unit_channels
+
+
+def slow_paths(cost, small, large):
+    """Mean over four paths, one pixel and level at a time."""
+    height, width, levels = cost.shape
+    total = np.zeros_like(cost)
+    for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        path = np.zeros_like(cost)
+        for y in range(height)[:: dy or 1]:
+            for x in range(width)[:: dx or 1]:
+                inside = 0 <= y - dy < height and 0 <= x - dx < width
+                before = path[y - dy, x - dx] if inside else np.zeros(levels)
+                for d in range(levels):
+                    ways = [before[d], before.min() + large]
+                    ways += [before[e] + small for e in (d - 1, d + 1) if 0 <= e < levels]
+                    path[y, x, d] = cost[y, x, d] + min(ways) - before.min()
+        total += path
+    return total / 4
+
+
+def test_aggregation_is_that_of_a_loop():
+    cost = np.random.default_rng(0).uniform(0, 2, (5, 7, 6))
+    found = sgm.aggregate(jnp.asarray(np.stack([cost, cost[::-1]]), jnp.float32), 0.3, 0.9)
+    np.testing.assert_allclose(found[0], slow_paths(cost, 0.3, 0.9), atol=1e-5)
+    np.testing.assert_allclose(found[1], slow_paths(cost[::-1], 0.3, 0.9), atol=1e-5)
+
+
+def test_winner_is_that_of_a_loop():
+    total = np.random.default_rng(1).uniform(0, 2, (4, 9, 5)).astype(np.float32)
+    found = sgm.winner(jnp.asarray(total)[None])
+    for y in range(4):
+        for x in range(9):
+            costs = total[y, x]
+            best = int(np.argmin(costs))
+            value = float(best)
+            if 0 < best < 4:
+                value += 0.5 * (costs[best - 1] - costs[best + 1]) / (costs[best - 1] - 2 * costs[best] + costs[best + 1])
+            np.testing.assert_allclose(found.disparity[0, y, x], value, atol=1e-4)
+            agree = False
+            if x >= best:
+                right = [(total[y, x - best + d, d], d) for d in range(5) if x - best + d < 9]
+                agree = abs(min(right)[1] - best) <= 1
+            assert bool(found.consistent[0, y, x]) == agree
+            others = [costs[d] for d in range(5) if abs(d - best) > 1]
+            np.testing.assert_allclose(found.margin[0, y, x], 1 - costs[best] / min(others), atol=1e-5)
+
+
+def test_census_is_that_of_a_loop():
+    grey = np.random.default_rng(2).uniform(0, 9, (1, 4, 5)).astype(np.float32)
+    found = np.asarray(sgm.census(jnp.asarray(grey), 1, 2.0))
+    padded = np.pad(grey[0], 1, mode="edge")
+    places = [(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    for y in range(4):
+        for x in range(5):
+            for k, (i, j) in enumerate(places):
+                difference = padded[y + i, x + j] - grey[0, y, x]
+                assert found[0, y, x, k] == (0 if abs(difference) <= 2 else np.sign(difference))
+
+
+def test_a_shifted_image_is_found_everywhere():
+    wide = np.random.default_rng(3).uniform(0, 255, (1, 64, 160, 3)).astype(np.float32)
+    left, right = wide[:, :, :128], wide[:, :, 12:140]  # the match of x is x - 12
+    found = jax.jit(lambda a, b: sgm.evidence(a, b, SGMConfig(1), 8))(left, right)
+    seen = np.s_[:, :, 4:]
+    error = np.abs(np.asarray(found.disparity[seen]) - 3)
+    assert error.max() < 0.7 and error.mean() < 0.1  # white noise has no slope for the parabola to follow
+    assert found.consistent[seen].all() and found.margin[seen].min() > 0.3
+    disparity, told = sgm.hypotheses(found, 2)
+    assert disparity.shape == (1, 8, 16, 2) and told.shape == (1, 8, 16, 2, 5)
+    np.testing.assert_allclose(disparity[:, :, 2:], 1.5, atol=0.35)
+
+
+def test_hypotheses_are_the_two_sides_of_an_edge():
+    row = jnp.asarray([[[1.0, 9.0], [1.0, 8.0]]])
+    disparity, told = sgm.hypotheses(sgm.Evidence(row, (row > 8.5) * 1.0, row / 10), 2)
+    np.testing.assert_allclose(disparity[0, 0, 0], (0.5, 4.5))
+    np.testing.assert_allclose(told[0, 0, 0], ((0, 0, 0, 0.1, 1), (0, 0, 1, 0.9, 1)), atol=1e-6)
+
+
+def test_convex_upsampling_stays_within_the_neighbours():
+    rng = np.random.default_rng(4)
+    values = jnp.asarray(rng.normal(0, 9, (2, 5, 6)), jnp.float32)
+    weights = jax.nn.softmax(jnp.asarray(rng.normal(0, 3, (2, 5, 6, 16, 9)), jnp.float32))
+    fine = np.asarray(convex(values, weights))
+    padded = np.pad(values, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    for y in range(5):
+        for x in range(6):
+            around = padded[:, y : y + 3, x : x + 3].reshape(2, 9)
+            np.testing.assert_allclose(fine[:, y, x], np.einsum("bsn,bn->bs", weights[:, y, x], around), atol=1e-4)
+            assert (fine[:, y, x] <= around.max(1)[:, None] + 1e-4).all() and (
+                fine[:, y, x] >= around.min(1)[:, None] - 1e-4
+            ).all()
+    np.testing.assert_allclose(convex(jnp.full((2, 5, 6), 7.0), weights), 7, rtol=1e-6)
+
+
+def test_folded_pixels_are_the_cells():
+    image = np.arange(8 * 12 * 2).reshape(1, 8, 12, 2)
+    folded = np.asarray(fold(jnp.asarray(image)))
+    for y, x in ((0, 0), (1, 2)):
+        np.testing.assert_array_equal(folded[0, y, x], image[0, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4].ravel())
+
+
+def test_unit_channels_forget_the_scale():
+    x = jnp.asarray(np.random.default_rng(5).normal(3, 2, (4, 48)), jnp.float32)
+    for scale in (1, 1e10):
+        y = unit_channels(x * scale)
+        np.testing.assert_allclose(y, unit_channels(x), atol=1e-5)
+        assert float(jnp.abs(y).max()) <= 48**0.5
+
+
+FULL = dataclasses.replace(TINY, bounded_prior=True, upsampling=8, learned_confidence=True, sgm=SGMConfig(2, dropped=0.5))
+
+
+@pytest.fixture(scope="module")
+def full():
+    return jax.jit(lambda key: init_params(FULL, key))(jax.random.key(0))
+
+
+def images(batch=1):
+    rng = np.random.default_rng(6)
+    return [jnp.asarray(rng.uniform(0, 255, (batch, 48, 64, 3)), jnp.float32) for _ in range(2)]
+
+
+@jax.jit
+def infer(params, left, right):
+    return BridgeDepth(FULL).apply({"params": params}, left, right, mutable=["taps"])
+
+
+def test_monocular_states_are_bounded_whatever_the_scale_of_the_branch(full):
+    head = full["mono"]["depth_head"]["scratch"]["refinenet1"]
+    huge = {**head, "out_conv": jax.tree.map(lambda leaf: 1e9 * leaf, head["out_conv"])}
+    scratch = {**full["mono"]["depth_head"]["scratch"], "refinenet1": huge}
+    params = {**full, "mono": {**full["mono"], "depth_head": {**full["mono"]["depth_head"], "scratch": scratch}}}
+    _, sown = infer(params, *images())
+    taps = sown["taps"]
+    for name in ("mono_features", "depth_prior", "mono0", "mono1", "stereo1"):
+        assert float(jnp.abs(taps[name][-1]).max()) < 1e3
+
+
+def test_the_output_has_all_candidates_and_a_probability(full):
+    output, _ = infer(full, *images())
+    assert output.proposals.shape[-1] == 2 and output.logits.shape[-1] == 4
+    assert output.disparity.shape == (1, 48, 64) == output.confidence.shape
+    assert float(output.confidence.min()) > 0 and float(output.confidence.max()) < 1
+
+
+def test_training_drops_the_evidence_by_the_sample_and_learns_the_confidence(full):
+    left, right = images(4)
+    task = losses.StereoTask(train_mono=True, loss_weights=(1.0,) * (FULL.nmp.infer_layers + FULL.nmp.refine_layers))
+    terms = losses.LossConfig.of(FULL, task)
+    assert terms.weights["loss_certainty"] == 1
+
+    @jax.jit
+    def run(params, numbers, key):
+        def loss(params):
+            variables = {"params": params, "samples": {"numbers": numbers}}
+            output = BridgeDepth(FULL).apply(variables, left, right, train=True, train_mono=True, rngs={"drop_path": key})
+            truth = jnp.full((4, 48, 64), 9.0)
+            return losses.total(losses.losses(output, truth, truth > 0, terms), terms), output.coarse_disparities
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    numbers = jnp.arange(8)
+    (_, coarse), gradient = run(full, numbers, jax.random.key(1))
+    dropped = [bool((coarse[-1, i, ..., 2:] - coarse[-1, i, ..., :2] == 0).all()) for i in range(4)]
+    (_, again), _ = run(full, numbers[::-1].at[:4].set(numbers[:4]), jax.random.key(1))
+    np.testing.assert_array_equal(coarse, again)  # by number, whatever the rows behind
+    for name in ("classical", "upsampling", "mono", "stereo_encoder"):
+        assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[name])) > 0
+    assert any(dropped) and not all(dropped)
+
+
+def test_published_variants_have_none_of_it():
+    for name in ("sf", "l_sf", "rvc"):
+        config = ModelConfig.variant(name)
+        assert not (config.bounded_prior or config.upsampling or config.learned_confidence or config.sgm.candidates)
+        assert config.temperature == 1
+    tree = ModelConfig.nano().to_dict()
+    for key in ("bounded_prior", "upsampling", "learned_confidence", "sgm", "temperature"):
+        del tree[key]
+    assert ModelConfig.from_dict(tree) == ModelConfig.nano()  # checkpoints from before
+
+
+@pytest.mark.parametrize("wrong", [dict(learned_confidence=True), dict(temperature=0.0), dict(sgm={"candidates": 5})])
+def test_what_does_not_fit_together_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[-1]):
+        ModelConfig.from_dict(TINY.to_dict() | wrong)
