@@ -64,6 +64,11 @@ def main() -> None:
     print(f"\nLargest of all modules: {top.name}, {top.largest:.3g}. Dead units before a relu:")
     print(", ".join(f"{row.name} {100 * row.dead:.0f} %" for row in sizes if row.dead) or "none")
 
+    for dtype in ("float16", "bfloat16"):
+        try:
+            health.check_dtype(sizes, dtype)
+        except InputError as error:
+            print(f"Refused: {error}")
     print("\n## Without each part\n\n| without | change, px | EPE, px | bad-2, % |\n|---|---|---|---|")
     for effect in health.effects(config, params, pairs):
         print(f"| {effect.part} | {effect.change:.3g} | {effect.epe:.3f} | {effect.bad2:.2f} |", flush=True)

@@ -228,3 +228,28 @@ def test_contact_sheet():
     data = make(size=2)
     sheet = contact_sheet([data[0], data[1]], width=80)
     assert sheet.shape == (2 * (48 + 4), 5 * (80 + 4), 3) and sheet.dtype == np.uint8
+
+
+def test_crowded_scenes_have_more_things_and_the_sparse_ones_are_as_before():
+    few = dict(textures=25, ready_textures=20)
+    sparse, crowded = (make(dataclasses.replace(SyntheticConfig.named(name), **few)) for name in ("sparse", "crowded"))
+    assert same(sparse[3], make()[3])
+
+    def edges(data):
+        return np.mean([(np.abs(np.diff(data[i]["disparity"], axis=1)) > 1).mean() for i in range(24)])
+
+    assert edges(crowded) > 1.2 * edges(sparse)
+    for i in range(24):
+        disparity = crowded[i]["disparity"]
+        assert np.isfinite(disparity).all() and disparity.min() >= 0 and disparity.max() <= 48
+
+
+def test_the_choice_of_scenes_has_a_say_in_the_fingerprint_unless_it_is_the_old_one():
+    from bridgedepth_jax.data.sources import SyntheticOptions, open_source
+
+    prints = {
+        scenes: open_source("synthetic", "", synthetic=SyntheticOptions(scenes=scenes)).fingerprint
+        for scenes in ("sparse", "crowded")
+    }
+    assert prints["sparse"] != prints["crowded"]
+    assert open_source("synthetic", "", synthetic=SyntheticOptions()).fingerprint == prints["sparse"]

@@ -9,8 +9,9 @@ Letters: B pairs, H W size, C channels. Disparities in pixels.
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -92,42 +93,42 @@ class Pairs:
 
 def sizes(config: ModelConfig, params: Mapping[str, Any], left: np.ndarray, right: np.ndarray) -> list[Size]:
     """Every module's output in the order of the computation, and the network's taps (`tap NAME`), over all pairs."""
+    run, names = _measuring(config.replace(remat=False))
+    rows = np.stack([np.asarray(run(params, left[i : i + 1], right[i : i + 1])) for i in range(len(left))])
+    rms, largest, finite, dead = np.sqrt(rows[..., 0].mean(0)), rows[..., 1].max(0), rows[..., 2].all(0), rows[..., 3].min(0)
+    return [Size(*row) for row in zip(names, rms.tolist(), largest.tolist(), finite.tolist(), dead.tolist(), strict=True)]
+
+
+@functools.cache
+def _measuring(config: ModelConfig) -> tuple[Callable[..., Array], list[str]]:
+    """A compiled function to (rows, 4), and the names of its rows, which are there after its first call."""
     names: list[str] = []
 
     def measured(name: str, x: Array) -> Array:
         y = x.astype(jnp.float32)
-        least = jnp.max(y, tuple(range(y.ndim - 1))) if BEFORE_RELU.search(name) else jnp.ones(1)
+        highest = jnp.max(y, tuple(range(y.ndim - 1))) if BEFORE_RELU.search(name) else jnp.ones(1)
         names.append(name)
-        return jnp.stack([jnp.mean(jnp.square(y)), jnp.max(jnp.abs(y)), jnp.all(jnp.isfinite(y)), jnp.mean(least <= 0)])
+        return jnp.stack([jnp.mean(jnp.square(y)), jnp.max(jnp.abs(y)), jnp.all(jnp.isfinite(y)), jnp.mean(highest <= 0)])
 
     @jax.jit
     def run(params: Any, left: Array, right: Array) -> Array:
         names.clear()
         found: list[Array] = []
 
-        def spy(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        def spy(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
             out = call(*args, **kwargs)
             path = "/".join(context.module.path)
             if context.method_name == "__call__" and path:
-                leaves = [leaf for leaf in jax.tree.leaves(out) if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.ndim]
+                leaves = [leaf for leaf in jax.tree.leaves(out) if leaf.ndim and jnp.issubdtype(leaf.dtype, jnp.floating)]
                 found.extend(measured(path, leaf) for leaf in leaves[:1])
             return out
 
         with nn.intercept_methods(spy):
-            _, sown = BridgeDepth(config.replace(remat=False)).apply({"params": params}, left, right, mutable=["taps"])
-        for name, leaves in flatten_taps(sown["taps"]):
-            found.append(measured(f"tap {name}", leaves))
+            _, sown = BridgeDepth(config).apply({"params": params}, left, right, mutable=["taps"])
+        found.extend(measured(f"tap {name}", value) for name, value in flatten_taps(sown["taps"]))
         return jnp.stack(found)
 
-    rows = np.stack([np.asarray(run(params, left[i : i + 1], right[i : i + 1])) for i in range(len(left))])
-    with np.errstate(all="ignore"):
-        rms, largest, finite, dead = (
-            np.sqrt(rows[..., 0].mean(0)),
-            rows[..., 1].max(0),
-            rows[..., 2].min(0),
-            rows[..., 3].min(0),
-        )
-    return [Size(*row) for row in zip(names, rms.tolist(), largest.tolist(), (finite > 0).tolist(), dead.tolist(), strict=True)]
+    return run, names
 
 
 def flatten_taps(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Array]]:
@@ -145,9 +146,9 @@ def check_finite(found: Sequence[Size], source: str) -> None:
             raise InputError(f"{source}: the output of {row.name} is not finite, expected finite activations")
 
 
-def check_dtype(config: ModelConfig, params: Mapping[str, Any], dtype: str, left: np.ndarray, right: np.ndarray) -> None:
-    """InputError naming the first layer whose float32 output `dtype` cannot hold; what `Predictor(dtype=...)` may ask."""
-    for row in sizes(config.replace(dtype="float32"), params, left, right):
+def check_dtype(found: Sequence[Size], dtype: str) -> None:
+    """InputError naming the first layer whose output, measured in float32, `dtype` cannot hold."""
+    for row in found:
         if not row.finite or row.largest > LARGEST[dtype]:
             raise InputError(f"dtype {dtype!r}: {row.name} reaches {row.largest:.3g}, expected at most {LARGEST[dtype]:.3g}")
 
@@ -187,15 +188,20 @@ def parts(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, tuple[Mod
 
 def predict(config: ModelConfig, params: Mapping[str, Any], pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     """Disparity and confidence (B, H, W), one pair at a time."""
+    run = _predicting(config)
+    rows = [run(params, pairs.left[i : i + 1], pairs.right[i : i + 1]) for i in range(len(pairs))]
+    disparity, confidence = (np.concatenate([np.asarray(row[k]) for row in rows]) for k in (0, 1))
+    return disparity, confidence
 
+
+@functools.cache
+def _predicting(config: ModelConfig) -> Callable[..., tuple[Array, Array]]:
     @jax.jit
     def run(params: Any, left: Array, right: Array) -> tuple[Array, Array]:
         output: Any = BridgeDepth(config).apply({"params": params}, left, right)
         return output.disparity, output.confidence
 
-    rows = [run(params, pairs.left[i : i + 1], pairs.right[i : i + 1]) for i in range(len(pairs))]
-    disparity, confidence = (np.concatenate([np.asarray(row[k]) for row in rows]) for k in (0, 1))
-    return disparity, confidence
+    return run
 
 
 def effects(config: ModelConfig, params: Mapping[str, Any], pairs: Pairs) -> list[Effect]:
@@ -248,7 +254,7 @@ def sparsification(confidence: np.ndarray, error: np.ndarray, valid: np.ndarray,
 
 
 def fit_temperature(config: ModelConfig, confidence: np.ndarray, error: np.ndarray, valid: np.ndarray) -> float:
-    """The temperature, of which the config's is part, that makes a confidence of two sides (sigmoid, softmax of two) likeliest."""
+    """The temperature, of which the config's is part, of the likeliest confidence (a sigmoid, or a softmax of two)."""
     c = np.clip(confidence[valid].astype(np.float64), 1e-7, 1 - 1e-7)
     logit, right = np.log(c / (1 - c)), error[valid] <= WRONG
     candidates = np.exp(np.linspace(np.log(0.1), np.log(30), 120))

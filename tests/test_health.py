@@ -1,0 +1,117 @@
+"""The health report: sizes and the first bad layer, parts switched off, calibration against plain counting."""
+
+import numpy as np
+import pytest
+import tiny
+
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.store.checkpoint import flatten, unflatten
+from bridgedepth_jax.systems.bridgedepth import health
+from bridgedepth_jax.systems.bridgedepth.config import SGMConfig
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
+
+CONFIG = tiny.MODEL.replace(bounded_prior=True, sgm=SGMConfig(1), upsampling=8, learned_confidence=True)
+SIZE = 48, 64
+
+
+@pytest.fixture(scope="module")
+def pairs() -> health.Pairs:
+    left, right = tiny.images(*SIZE)
+    truth = np.full(SIZE, 6, np.float32)
+    return health.Pairs.of([{"left": left, "right": right, "disparity": truth, "valid": truth > 0}])
+
+
+@pytest.fixture(scope="module")
+def params(pairs):
+    return tiny.params(BridgeDepth(CONFIG), pairs.left, pairs.right)
+
+
+def changed(params, path, change):
+    flat = dict(flatten(params))
+    flat[path] = change(np.array(flat[path]))
+    return unflatten(flat)
+
+
+def test_sizes_name_every_tap_and_the_first_layer_that_breaks(pairs, params):
+    measure = lambda weights: health.sizes(CONFIG, weights, pairs.left, pairs.right)
+    found = measure(params)
+    names = [row.name for row in found]
+    assert {"tap mono_features", "tap depth_prior", "tap stereo0", "tap mono1", "tap classical/sgm_margin"} <= set(names)
+    assert names.index("depth_feature_down") < names.index("stereo_encoder/dpn/prior_proj") < names.index("align_1/norm")
+    health.check_finite(found, "whole")
+    bounded = next(row for row in found if row.name == "tap depth_prior")
+    assert bounded.rms == pytest.approx(1, abs=0.01) and bounded.finite
+    hurt = measure(changed(params, "align_0/layers_0/readout/attn/proj/kernel", lambda w: w * np.nan))
+    with pytest.raises(InputError, match=r"broken: the output of align_0/layers_0/readout/attn/proj is not finite"):
+        health.check_finite(hurt, "broken")
+    large = measure(changed(params, "depth_feature_down/kernel", lambda w: w * 1e7))
+    with pytest.raises(InputError, match=r"'float16': depth_feature_down reaches .*e\+0\d, expected at most 6.55e\+04"):
+        health.check_dtype(large, "float16")
+    health.check_dtype(large, "bfloat16")
+    health.check_dtype(found, "float16")
+
+
+def test_dead_units_are_those_that_never_are_positive(pairs, params):
+    killed = changed(params, "refine_head/layers_0/bias", lambda b: np.where(np.arange(len(b)) < 4, -1e6, b))
+    row = next(row for row in health.sizes(CONFIG, killed, pairs.left, pairs.right) if row.name == "refine_head/layers_0")
+    assert row.dead >= 4 / CONFIG.nmp.dim
+    assert row.dead == pytest.approx(round(row.dead * CONFIG.nmp.dim) / CONFIG.nmp.dim)
+
+
+def test_a_part_is_switched_off_by_its_own_parameters_alone(params):
+    before = flatten(params)
+    for name, (config, smaller) in health.parts(CONFIG, params).items():
+        after = flatten(smaller)
+        different = {path for path in before if path not in after or not np.array_equal(before[path], after[path])}
+        if name == "second candidate":
+            assert config.dpn.num_proposals == 1 and not different
+        elif name == "classical evidence":
+            assert not config.sgm.candidates and {path.split("/")[0] for path in different} == {"classical"}
+        elif name == "correlation":
+            assert different == {"stereo_encoder/ffn/fc1/kernel"}
+        else:
+            assert different and config == CONFIG
+            assert all(not np.any(after[path]) for path in different)
+    assert set(health.parts(CONFIG, params)) > {"propagation", "monocular updates, stage 1", "monocular updates, stage 2"}
+
+
+def test_the_effect_of_a_part_is_seen(pairs, params):
+    rows = {row.part: row for row in health.effects(CONFIG, params, pairs)}
+    assert rows["nothing"].change == 0
+    for part in ("correlation", "monocular updates, stage 1", "propagation", "classical evidence"):
+        assert rows[part].change > 0
+
+
+def test_shares_add_up_and_find_the_part():
+    tree = {"mono": {"a": np.ones(4)}, "align_0": {"b": np.full(3, 2.0)}, "infer_head": {"c": np.zeros(2)}}
+    found = health.shares(tree)
+    assert found["mono"] == pytest.approx(4 / 16) and found["align_0"] == pytest.approx(12 / 16)
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_reliability_counts():
+    confidence = np.array([[[0.05, 0.95, 0.96, 0.55]]])
+    error = np.array([[[9.0, 0.0, 3.0, 1.0]]])
+    valid = np.array([[[True, True, True, False]]])
+    low, high = health.reliability(confidence, error, valid)
+    assert (low.low, low.share, low.wrong) == (0.0, pytest.approx(1 / 3), 1.0)
+    assert (high.low, high.wrong) == (0.9, 0.5) and high.confidence == pytest.approx(0.955)
+
+
+def test_sparsification_is_least_for_the_right_order():
+    rng = np.random.default_rng(0)
+    error = rng.exponential(2, (2, 10, 20))
+    valid = np.ones(error.shape, bool)
+    right = health.sparsification(-error, error, valid)
+    assert right["confidence"] == pytest.approx(right["best"]) and right["best"] < right["random"]
+    wrong = health.sparsification(error, error, valid)
+    assert wrong["confidence"] > right["random"] == pytest.approx(error.mean())
+
+
+def test_the_fitted_temperature_is_that_of_the_draw():
+    rng = np.random.default_rng(1)
+    logit = rng.normal(0, 2, (1, 100, 200))
+    right = rng.random(logit.shape) < 1 / (1 + np.exp(-logit))
+    said = 1 / (1 + np.exp(-5 * logit))  # five times too sure
+    found = health.fit_temperature(CONFIG, said, np.where(right, 0.0, 9.0), np.ones(logit.shape, bool))
+    assert found == pytest.approx(5, rel=0.15)
