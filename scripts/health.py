@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bridgedepth_jax.convert.published import resolve
 from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from bridgedepth_jax.store.hub import resolve
 from bridgedepth_jax.systems.bridgedepth import health, losses
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
