@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bridgedepth_jax.convert.published import resolve
 from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from bridgedepth_jax.store.hub import resolve
 from bridgedepth_jax.systems.bridgedepth import health, losses
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--size", default="256,512", help="height,width of them")
     parser.add_argument("--max-disparity", type=float, help="pixels; default: a quarter of the width")
     parser.add_argument("--scenes", default="sparse", choices=("sparse", "crowded"))
+    parser.add_argument("--last", action="store_true", help="of a --workdir: the last weights, not their average")
     parser.add_argument("--all", action="store_true", help="every module's output, not only the taps and the largest")
     parser.add_argument("--calibrate", type=Path, metavar="FOLDER", help="write the checkpoint with a fitted temperature")
     args = parser.parse_args()
@@ -46,7 +47,7 @@ def main() -> None:
         raise InputError(f"--size {args.size}, expected height,width") from None
     if height % 16 or width % 16 or args.pairs < 1:
         raise InputError(f"--size {args.size}, --pairs {args.pairs}: expected multiples of 16 and at least one pair")
-    known = load(args.checkpoint)
+    known = load(args.checkpoint, last=args.last)
     config, params = known.config, known.params
     scenes = SyntheticStereo(
         height, width, max_disparity=args.max_disparity or width / 4, seed=UNSEEN, config=SyntheticConfig.named(args.scenes)
@@ -96,7 +97,7 @@ def main() -> None:
         save_checkpoint(args.calibrate, calibrated, dtype="float32")
 
 
-def load(source: str) -> Checkpoint:
+def load(source: str, *, last: bool) -> Checkpoint:
     """A BridgeDepth checkpoint, or the newest state of a run."""
     if (Path(source) / "checkpoints").is_dir():
         from bridgedepth_jax.training.export import host_arrays, load_run
@@ -104,7 +105,9 @@ def load(source: str) -> Checkpoint:
 
         experiment, state, frozen = load_run(Path(source))
         words = {"source": f"training run, step {int(state.step)}", "experiment": experiment.to_dict()}
-        known = Checkpoint(experiment.how.name, host_arrays(join(frozen, state.best)), experiment.model, words)
+        known = Checkpoint(
+            experiment.how.name, host_arrays(join(frozen, state.params if last else state.best)), experiment.model, words
+        )
     else:
         known = load_checkpoint(resolve(source))
     if not isinstance(known.config, ModelConfig):

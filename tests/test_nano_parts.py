@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from tiny import MODEL as TINY
 
 from bridgedepth_jax.systems.bridgedepth import losses, sgm
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
-from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth, init_params
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 from bridgedepth_jax.systems.bridgedepth.upsampling import convex, fold, unit_channels
 
 
@@ -127,7 +128,7 @@ FULL = dataclasses.replace(TINY, bounded_prior=True, upsampling=8, learned_confi
 
 @pytest.fixture(scope="module")
 def full():
-    return jax.jit(lambda key: init_params(FULL, key))(jax.random.key(0))
+    return tiny.params(BridgeDepth(FULL), *images())
 
 
 def images(batch=1):
@@ -158,6 +159,7 @@ def test_the_output_has_all_candidates_and_a_probability(full):
     assert float(output.confidence.min()) > 0 and float(output.confidence.max()) < 1
 
 
+@pytest.mark.slow
 def test_training_drops_the_evidence_by_the_sample_and_learns_the_confidence(full):
     left, right = images(4)
     task = losses.StereoTask(train_mono=True, loss_weights=(1.0,) * (FULL.nmp.infer_layers + FULL.nmp.refine_layers))

@@ -95,9 +95,8 @@ def sizes(config: ModelConfig, params: Mapping[str, Any], left: np.ndarray, righ
     """Every module's output in the order of the computation, and the network's taps (`tap NAME`), over all pairs."""
     run, names = _measuring(config.replace(remat=False))
     rows = np.stack([np.asarray(run(params, left[i : i + 1], right[i : i + 1])) for i in range(len(left))])
-    rms, largest, finite, dead = np.sqrt(rows[..., 0].mean(0)), rows[..., 1].max(0), rows[..., 2].all(0), rows[..., 3].min(0)
-    columns = (column.tolist() for column in map(np.asarray, (rms, largest, finite, dead)))
-    return [Size(*row) for row in zip(names, *columns, strict=True)]
+    rms, largest, finite, dead = np.sqrt(rows[..., 0].mean(0)), rows[..., 1].max(0), rows[..., 2].min(0), rows[..., 3].min(0)
+    return [Size(*row) for row in zip(names, rms.tolist(), largest.tolist(), (finite > 0).tolist(), dead.tolist(), strict=True)]
 
 
 @functools.cache
