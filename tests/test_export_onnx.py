@@ -42,7 +42,7 @@ PROGRAMS = {
     "running sums": lambda x: lax.cumsum(x, 2) + lax.cumsum(x, 2, reverse=True),
     "broadcasts": lambda x: jnp.broadcast_to(x[:, :1, :, None], (2, 3, 4, 6, 5)).sum(1) * jnp.arange(6.0).reshape(1, 1, 6, 1),
     "order": lambda x: jnp.sort(x, 2) + jnp.argmax(x, 2, keepdims=True) - jnp.argmin(x, 2, keepdims=True),
-    "largest": lambda x: lax.top_k(x, 3)[0] * lax.top_k(jnp.round(x), 3)[1],  # equal values: the first one first
+    "largest": lambda x: lax.top_k(x, 3)[0] * lax.top_k(jnp.abs(jnp.round(x)), 3)[1],  # equal values: the first one first
     "edges": lambda x: jnp.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)), mode="edge"),
     "padding and cuts": lambda x: lax.pad(x, 2.0, ((0, 0, 0), (1, 2, 0), (-1, 1, 0), (0, -2, 0))),
     "padded booleans": lambda x: lax.pad(x > 0, True, ((0, 0, 0), (1, 0, 0), (0, 0, 0), (0, 0, 0))),

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 
 from bridgedepth_jax.errors import InputError
 
@@ -53,9 +53,10 @@ def _wide_params(params: Mapping[str, Any]) -> dict[str, Any]:
     return {key: np.dtype(np.float32) if narrow(value) else value for key, value in params.items()}
 
 
-def _interpret(jaxpr: Jaxpr, consts: Any, arguments: Any, found: dict[str, jax.Array], scope: str) -> list[Any]:
+def _interpret(jaxpr: Any, consts: Any, arguments: Any, found: dict[str, jax.Array], scope: str) -> list[Any]:
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [_widened(v) for v in (*consts, *arguments)], strict=True))
-    read = lambda var: _widened(np.asarray(var.val, var.aval.dtype)) if isinstance(var, Literal) else values[var]
+    # A literal has a value of its own.
+    read = lambda var: _widened(np.asarray(var.val, var.aval.dtype)) if hasattr(var, "val") else values[var]
     for equation in jaxpr.eqns:
         inputs = [read(var) for var in equation.invars]
         name = "/".join(part for part in (scope, str(equation.source_info.name_stack)) if part)

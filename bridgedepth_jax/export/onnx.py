@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.export.onnx_graph import SMALL, Graph, Value, constant
@@ -51,12 +51,12 @@ def to_graph(
     return graph
 
 
-def convert(graph: Graph, jaxpr: Jaxpr, consts: Sequence[Value], arguments: Sequence[Value]) -> list[Value]:
+def convert(graph: Graph, jaxpr: Any, consts: Sequence[Value], arguments: Sequence[Value]) -> list[Value]:
     """Adds a program's equations to the graph; returns the values of its results."""
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
 
     def read(var: Any) -> Value:
-        return constant(np.asarray(var.val, var.aval.dtype)) if isinstance(var, Literal) else values[var]
+        return constant(np.asarray(var.val, var.aval.dtype)) if hasattr(var, "val") else values[var]
 
     for equation in jaxpr.eqns:
         inputs = [read(var) for var in equation.invars]

@@ -304,6 +304,7 @@ def _argument(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
 
 @row("top_k")
 def _top_k(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
+    """Equal values by lowest index in both; but JAX puts 0 before -0, which are equal to ONNX."""
     (x,), shape = values, shape_of(equation)
     axis = equation.params.get("axis", -1)
     inputs = [graph.full(x), graph.integers([equation.params["k"]])]
@@ -366,7 +367,7 @@ def _conv(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
         pads=tuple(low for low, _ in p["padding"]) + tuple(high for _, high in p["padding"]),
         group=p["feature_group_count"],
     )
-    return [graph.transpose(y, np.argsort(numbers.out_spec))]
+    return [graph.transpose(y, np.argsort(numbers.out_spec).tolist())]
 
 
 # Gather

@@ -100,7 +100,8 @@ def run_onnx(file: Path, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     except ImportError:
         raise InputError("onnxruntime is not installed: pip install 'bridgedepth-jax[onnx]'") from None
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return session.run(list(NAMES), dict(zip(("left", "right"), images, strict=True)))
+    results = session.run(list(NAMES), dict(zip(("left", "right"), images, strict=True)))
+    return [np.asarray(result) for result in results]
 
 
 @dataclasses.dataclass(frozen=True)
