@@ -37,6 +37,13 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + lax.erf(x * math.sqrt(0.5)))
 
 
+@jax.jit  # these named functions are operators of their own in an exported graph (export/onnx_ops.py)
+def softmax(x: Array) -> Array:
+    """Over the last axis."""
+    return jax.nn.softmax(x)
+
+
+@jax.jit
 def instance_norm(x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
     """Zero mean and unit biased variance over H and W, eps 1e-5, no affine part; statistics at least float32."""
     y = x.astype(at_least_float32(x.dtype))
@@ -93,9 +100,32 @@ class MergeHeads(Linear):
         return y if bias is None else y + bias.reshape(1, 1, -1)
 
 
-def layer_norm(eps: float, dtype: Any, name: str | None = None) -> nn.LayerNorm:
+@jax.jit
+def normalize_channels(x: Float[Array, "*B C"], scale: Float[Array, "C"], bias: Float[Array, "C"], eps: float) -> Array:
+    """Zero mean and unit biased variance over the last axis, then scale and bias; at least float32."""
+    x = x.astype(at_least_float32(x.dtype))
+    mean = jnp.mean(x, -1, keepdims=True)
+    factor = lax.rsqrt(jnp.mean(jnp.square(x - mean), -1, keepdims=True) + eps)
+    row = (1,) * (x.ndim - 1) + (-1,)
+    return (x - mean) * (factor * scale.reshape(row)) + bias.reshape(row)
+
+
+class LayerNorm(nn.Module):
     """LayerNorm over channels with float32 statistics, the variance not by E[x^2] - E[x]^2."""
-    return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+
+    epsilon: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+        scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
+        bias = self.param("bias", zeros, (x.shape[-1],))
+        return normalize_channels(x, scale, bias, self.epsilon).astype(self.dtype)
+
+
+def layer_norm(eps: float, dtype: Any, name: str | None = None) -> LayerNorm:
+    """A `LayerNorm`; the names of its parameters are Flax's."""
+    return LayerNorm(eps, dtype, name=name)
 
 
 class Mlp(nn.Module):
@@ -223,7 +253,7 @@ def attention(
 
     def attend(q):
         logits = jnp.einsum("bhtk,bhsk->bhts", q, k).astype(at_least_float32(q.dtype)) * scale
-        return jnp.einsum("bhts,bhsk->bhtk", jax.nn.softmax(logits).astype(v.dtype), v)
+        return jnp.einsum("bhts,bhsk->bhtk", softmax(logits).astype(v.dtype), v)
 
     b, heads, tokens, width = q.shape
     chunks = -(-(b * heads * tokens * k.shape[2]) // max_logits)

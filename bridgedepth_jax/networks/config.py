@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Literal, Self
 
-Dtype = Literal["float32", "bfloat16", "float64"]
+Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 Precision = Literal["highest", "high", "default"]
 
 

@@ -5,7 +5,6 @@ Letters: B batch, M windows of the whole batch, P pixels of a window, H heads, K
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -20,6 +19,7 @@ from bridgedepth_jax.layers import (
     gelu,
     layer_norm,
     normal_002,
+    softmax,
 )
 from bridgedepth_jax.networks.config import BackboneConfig
 from bridgedepth_jax.networks.convnext import Scratch
@@ -61,7 +61,7 @@ class ShiftedWindowAttention(nn.Module):
             mask = jnp.where(jnp.asarray(wrapped), jnp.asarray(-100, delicate), 0)[None, :, None]
             per_image = logits.reshape(-1, len(wrapped), *logits.shape[1:])
             logits = (per_image + mask).reshape(logits.shape)
-        out = jnp.einsum("mhpq,mhqk->mhpk", jax.nn.softmax(logits).astype(v.dtype), v)
+        out = jnp.einsum("mhpq,mhqk->mhpk", softmax(logits).astype(v.dtype), v)
         out = MergeHeads(dim, kernel_init=normal_002, dtype=self.dtype, name="proj")(out)
         return jnp.roll(unpartition(out, w, rows, columns), shift, (1, 2))[:, :height, :width]
 

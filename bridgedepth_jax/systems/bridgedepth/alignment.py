@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import Linear, Mlp, at_least_float32, layer_norm, normal_002
+from bridgedepth_jax.layers import Linear, Mlp, at_least_float32, layer_norm, normal_002, softmax
 from bridgedepth_jax.ops.windows import (
     pad_to_windows,
     partition,
@@ -63,7 +63,7 @@ def window_attention(
 
     delicate = at_least_float32(q.dtype)
     flat = logits.reshape(heads, windows, pixels * n, key_pixels * candidates).astype(delicate)
-    weights = jax.nn.softmax(flat).astype(v.dtype)
+    weights = softmax(flat).astype(v.dtype)
     out = jnp.einsum("hmtu,hmuk->hmtk", weights, by_window(v)).reshape(heads, windows, pixels, n, -1)
     summed = weights.reshape(logits.shape).sum(-1).transpose(0, 2, 1, 3, 4).reshape(heads, pixels, -1, key_pixels)
     encoded = jnp.einsum("hprq,hpqk->hprk", summed, v_rpe).reshape(heads, pixels, windows, n, -1)
@@ -178,7 +178,7 @@ class CandidateAttention(nn.Module):
         q, k, v = (t.reshape(*t.shape[:4], c.heads, -1) for t in (linear("q")(with_pos), linear("k")(with_pos), linear("v")(y)))
         delicate = at_least_float32(self.dtype)
         logits = jnp.einsum("byxnhk,byxlhk->byxhnl", q, k).astype(delicate) * q.shape[-1] ** -0.5
-        out = jnp.einsum("byxhnl,byxlhk->byxnhk", jax.nn.softmax(logits).astype(v.dtype), v)
+        out = jnp.einsum("byxhnl,byxlhk->byxnhk", softmax(logits).astype(v.dtype), v)
         return x + linear("proj")(out.reshape(x.shape))
 
 

@@ -13,7 +13,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, torch_default, torch_default_bias
+from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, softmax, torch_default, torch_default_bias
 from bridgedepth_jax.networks.depth_anything import DepthAnything
 from bridgedepth_jax.ops.image import normalize
 from bridgedepth_jax.ops.resize import resize_antialiased
@@ -49,7 +49,7 @@ class StereoOutput:
         if self.certainty is not None:
             return jax.nn.sigmoid(self.certainty)
         height, width = self.disparities.shape[2:]
-        return jax.nn.softmax(self.logits[-1]).max(-1)[:, -height:, :width]
+        return softmax(self.logits[-1]).max(-1)[:, -height:, :width]
 
 
 def pad_to_multiple(image: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:

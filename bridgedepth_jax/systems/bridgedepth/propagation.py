@@ -12,7 +12,17 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from bridgedepth_jax.layers import Linear, Mlp, at_least_float32, depthwise_conv, gelu, kaiming_normal, layer_norm, normal_002
+from bridgedepth_jax.layers import (
+    Linear,
+    Mlp,
+    at_least_float32,
+    depthwise_conv,
+    gelu,
+    kaiming_normal,
+    layer_norm,
+    normal_002,
+    softmax,
+)
 from bridgedepth_jax.ops.fourier import fourier_features
 from bridgedepth_jax.systems.bridgedepth.config import NMPConfig, ProposalConfig
 
@@ -30,7 +40,7 @@ def stripe_attention(q: Array, k: Array, v: Array, heads: int) -> Float[Array, "
     delicate = at_least_float32(q.dtype)
     logits = jnp.einsum("bsthk,bsuhk->bshtu", q, k).astype(delicate) * q.shape[-1] ** -0.5
     logits = jnp.where(jnp.asarray(hidden)[None, None, None], -jnp.inf, logits)
-    out = jnp.einsum("bshtu,bsuhk->bsthk", jax.nn.softmax(logits).astype(v.dtype), v)
+    out = jnp.einsum("bshtu,bsuhk->bsthk", softmax(logits).astype(v.dtype), v)
     return out.reshape(*out.shape[:2], pixels, candidates, -1)
 
 

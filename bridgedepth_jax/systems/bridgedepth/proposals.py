@@ -5,13 +5,12 @@ Letters: B batch, H W map at 1/8, D disparity levels, G groups, N candidates, C 
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, kaiming_normal, normal_002, zeros
+from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, kaiming_normal, normal_002, softmax, zeros
 from bridgedepth_jax.ops.correlation import correlation_volume, lookup
 from bridgedepth_jax.systems.bridgedepth.config import NMPConfig, ProposalConfig
 from bridgedepth_jax.systems.bridgedepth.propagation import Propagation
@@ -69,7 +68,7 @@ class ProposalNetwork(nn.Module):
         x = volume
         for name, features in zip(("mlp_0", "mlp_2"), c.mlp_dims, strict=True):
             x = nn.relu(LevelConv(features, delicate, name=name)(x))
-        prob = jax.nn.softmax(LevelConv(1, delicate, name="mlp_4")(x)[..., 0])
+        prob = softmax(LevelConv(1, delicate, name="mlp_4")(x)[..., 0])
         seeds = select_seeds(lax.stop_gradient(prob), c.num_proposals)
         self.sow("taps", "seeds", seeds)
 

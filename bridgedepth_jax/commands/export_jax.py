@@ -1,0 +1,30 @@
+"""A stereo checkpoint as one file that JAX alone runs, on CPUs, GPUs and TPUs: (b, H, W, 3) pairs to disparity, confidence.
+
+python scripts/export_jax.py --checkpoint checkpoints/rvc --height 480 --width 640 --out rvc.jax
+
+The size is fixed, the batch is not. Beside the file lies a loader of ten lines that imports nothing else of the project.
+"""
+
+import argparse
+from pathlib import Path
+
+from bridgedepth_jax.commands.export_onnx import add_model, load_model
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--height", type=int, required=True, help="pixels")
+    parser.add_argument("--width", type=int, required=True)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="of the computation")
+    parser.add_argument("--input", default="float32", choices=("float32", "uint8"), help="of the images, values 0..255")
+    parser.add_argument("--beside", action="store_true", help="weights in OUT.npz, not in the file")
+    parser.add_argument("--out", type=Path, required=True, help="the file")
+
+
+def run(args: argparse.Namespace) -> None:
+    from bridgedepth_jax.export.pairs import export_jax
+
+    checkpoint, _, _ = load_model(args)
+    size = args.height, args.width
+    export_jax(checkpoint, args.out, size, dtype=args.dtype, input=args.input, inside=not args.beside)
+    print(args.out)

@@ -1,0 +1,233 @@
+"""Stereo networks as files: which function is written, its metadata, and its comparison with JAX (spec `export.md`).
+
+Letters: B batch, H W size of the images. Files take `left`, `right` (B, 3, H, W), RGB in 0..255, and give `disparity` (pixels)
+and `confidence` (B, 1, H, W) float32. Padding to whole windows and its removal are inside.
+"""
+
+import dataclasses
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import jax
+import numpy as np
+
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.export.activations import check_float16, largest_activations
+from bridgedepth_jax.files import make_folder
+from bridgedepth_jax.inference.stereo import MIN_SIZE, _forward
+from bridgedepth_jax.store.checkpoint import Checkpoint
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+
+# Against jitted JAX in float32: how far the middle pixel may be, and which share of pixels may be off by more than BEYOND.
+# Random weights amplify roundings: 1e-4 px and 1 % with them, 1e-6 px and none with trained ones. float16 rounds itself.
+BEYOND = 0.05  # pixels
+LIMITS = {"float32": (5e-4, 0.02), "float16": (0.25, 1.0)}
+NAMES = ("disparity", "confidence")
+
+
+class Difference(NamedTuple):
+    """Of an exported program from JAX in float32, over the disparities of a pair."""
+
+    median: float  # pixels
+    largest: float  # pixels
+    beyond: float  # share of pixels off by more than BEYOND
+
+
+def nchw(config: ModelConfig) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The function (weights, left, right) that an ONNX file holds."""
+
+    def run(weights: Any, left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
+        left, right = (image.astype(np.float32).transpose(0, 2, 3, 1) for image in (left, right))
+        disparity, confidence = _forward(config, weights, left, right)
+        return disparity[:, None], confidence[:, None]
+
+    return run
+
+
+def nhwc(config: ModelConfig) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The function of a jax.export file: (B, H, W, 3) images to (B, H, W)."""
+    return lambda weights, left, right: _forward(config, weights, left.astype(np.float32), right.astype(np.float32))
+
+
+def check_size(height: int, width: int) -> None:
+    if min(height, width) < MIN_SIZE:
+        raise InputError(f"size {height}x{width}, expected at least {MIN_SIZE}x{MIN_SIZE}")
+
+
+def with_dtype(config: ModelConfig, dtype: str) -> ModelConfig:
+    if dtype not in LIMITS:
+        raise InputError(f"dtype {dtype!r}, expected one of {', '.join(LIMITS)}")
+    return config.replace(dtype=dtype)
+
+
+def metadata(checkpoint: Checkpoint, folder: os.PathLike | str, **more: Any) -> dict[str, str]:
+    """What is written into a file: where it comes from, under which licence, and for which size."""
+    digest = hashlib.sha256((Path(folder) / "files.sha256").read_bytes()).hexdigest()
+    words = {
+        "kind": checkpoint.kind,
+        "checkpoint_sha256": digest,  # of its files.sha256, which lists that of every file
+        "licence": checkpoint.provenance.get("licence", "unknown"),
+        "version": version("bridgedepth-jax"),
+        **more,
+    }
+    return {key: str(value) for key, value in words.items()}
+
+
+def resized(left: np.ndarray, right: np.ndarray, height: int, width: int, batch: int) -> list[np.ndarray]:
+    """A pair of images (h, w, 3) as uint8 (B, 3, H, W); every second of the batch upside down, so that pairs differ."""
+    both = []
+    for image in (left, right):
+        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).transpose(2, 0, 1)
+        both.append(np.stack([small[:, ::-1] if i % 2 else small for i in range(batch)]))
+    return both
+
+
+def compare(disparity: np.ndarray, reference: np.ndarray) -> Difference:
+    error = np.abs(np.asarray(disparity, np.float64) - reference)
+    return Difference(float(np.median(error)), float(error.max()), float(np.mean(~(error <= BEYOND))))
+
+
+def run_onnx(file: Path, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """`left` and `right` through onnxruntime on the CPU."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError("onnxruntime is not installed: pip install 'bridgedepth-jax[onnx]'") from None
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    results = session.run(list(NAMES), dict(zip(("left", "right"), images, strict=True)))
+    return [np.asarray(result) for result in results]
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxOptions:
+    """Of `export_onnx`."""
+
+    sizes: tuple[tuple[int, int], ...]  # (H, W) of each file
+    batch: int = 1
+    dtype: str = "float32"  # of the computation; what must not lose precision stays float32
+    input: str = "float32"  # of the images
+    external: bool = False  # weights in a file of their own; always so for several sizes, which share it, and above 2 GB
+
+
+def export_onnx(
+    checkpoint: Checkpoint,
+    folder: os.PathLike | str,
+    out: Path,
+    name: str,
+    pair: tuple[np.ndarray, np.ndarray],
+    options: OnnxOptions,
+    say: Callable[[str], None] = print,
+) -> list[Path]:
+    """Writes OUT/NAME_HxW.onnx for each size, and OUT/NAME.weights where weights lie outside. Returns the graphs' paths.
+
+    Each file is run with onnxruntime on the pair and compared with JAX before any takes its place.
+
+    Args:
+      folder: of the checkpoint, for the metadata.
+      pair: two images (h, w, 3) uint8, resized to each size.
+
+    Raises InputError: not a stereo network, sizes too small, output that exists, float16 that overflows (the layer is
+    named), numbers that differ from JAX's.
+    """
+    from bridgedepth_jax.export import onnx, onnx_graph
+
+    if not isinstance(checkpoint.config, ModelConfig):
+        raise InputError(f"checkpoint {folder} holds {checkpoint.kind}, expected bridgedepth")
+    if options.batch < 1:
+        raise InputError(f"batch {options.batch}, expected at least 1")
+    if options.input not in ("float32", "uint8"):
+        raise InputError(f"input {options.input!r}, expected float32 or uint8")
+    for size in options.sizes:
+        check_size(*size)
+    config = with_dtype(checkpoint.config, options.dtype)
+    function, weights = nchw(config), checkpoint.params
+    weights_name = f"{name}.weights"
+    files = [f"{name}_{height}x{width}.onnx" for height, width in options.sizes]
+    for file in (*files, weights_name):
+        if (out / file).exists():
+            raise InputError(f"{out / file} exists, expected a new name or folder")
+    make_folder(out, "--out")
+
+    graphs = {}
+    for file, (height, width) in zip(files, options.sizes, strict=True):
+        if options.dtype == "float16":
+            images = resized(*pair, height, width, options.batch)
+            largest = largest_activations(function, weights, *images)
+            for layer, value in largest.items():
+                say(f"{value:12.4g}  {layer}")
+            check_float16(largest)
+        kind = jax.ShapeDtypeStruct((options.batch, 3, height, width), np.dtype(options.input))
+        graphs[file] = onnx.to_graph(function, weights, {"left": kind, "right": kind}, NAMES)
+        say(f"{file}: {len(graphs[file].nodes)} nodes")
+
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=out) as scratch:
+        places = {}
+        constants = [onnx_graph.large(graph) for graph in graphs.values()]
+        whole = max(sum(array.nbytes for array in arrays.values()) for arrays in constants)
+        if options.external or len(graphs) > 1 or whole > onnx_graph.LARGEST:
+            # What depends on the size stays in its graph, unless a graph would then be too large.
+            shared = set(constants[0]).intersection(*constants[1:])
+            arrays = {key: array for key, array in constants[0].items() if key in shared}
+            with open(Path(scratch) / weights_name, "wb") as stream:
+                places = onnx_graph.write_weights(stream, weights_name, arrays)
+        del constants
+        for file, (height, width) in zip(files, options.sizes, strict=True):
+            more = {"height": height, "width": width, "batch": options.batch, "dtype": options.dtype, "input": options.input}
+            onnx_graph.write(Path(scratch) / file, graphs.pop(file), metadata(checkpoint, folder, **more), places)
+        reference = jax.jit(nchw(with_dtype(checkpoint.config, "float32")))
+        for file, (height, width) in zip(files, options.sizes, strict=True):
+            images = [image.astype(options.input) for image in resized(*pair, height, width, options.batch)]
+            found = compare(run_onnx(Path(scratch) / file, images)[0], np.asarray(reference(weights, *images)[0]))
+            check(file, found, options.dtype)
+            share = f"{100 * found.beyond:.2f} % beyond {BEYOND} px"
+            say(f"{file}: median {found.median:.1e} px, largest {found.largest:.1e} px, {share}")
+        for file in ([weights_name] if places else []) + files:
+            (Path(scratch) / file).replace(out / file)
+    return [out / file for file in files]
+
+
+def check(file: str, found: Difference, dtype: str) -> None:
+    """Raises InputError where an exported program is not the one that JAX runs."""
+    median, beyond = LIMITS[dtype]
+    if not (found.median <= median and found.beyond <= beyond):
+        raise InputError(
+            f"{file}: disparity differs from JAX's by {found.median:.2g} px in the median, {100 * found.beyond:.1f} % of pixels"
+            f" by more than {BEYOND} px; expected at most {median} px and {100 * beyond:g} %; nothing was written"
+        )
+
+
+def export_jax(
+    checkpoint: Checkpoint,
+    out: Path,
+    size: tuple[int, int],
+    *,
+    dtype: str = "float32",
+    input: str = "float32",
+    inside: bool = True,
+) -> None:
+    """Writes a jax.export file for any batch of pairs of one size, with its loader.
+
+    Raises InputError: as `export_onnx`, and without flatbuffers.
+    """
+    from bridgedepth_jax.export.jax_export import save_function
+    from bridgedepth_jax.store.checkpoint import flatten, unflatten
+
+    if not isinstance(checkpoint.config, ModelConfig):
+        raise InputError(f"the checkpoint holds {checkpoint.kind}, expected bridgedepth")
+    check_size(*size)
+    run = nhwc(with_dtype(checkpoint.config, dtype))
+    flat = {name: np.asarray(value) for name, value in flatten(checkpoint.params).items()}
+    shape = ("b", *size, 3)
+    save_function(
+        out,
+        lambda weights, left, right: run(unflatten(weights), left, right),
+        flat,
+        [(shape, np.dtype(input))] * 2,
+        inside=inside,
+    )

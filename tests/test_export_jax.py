@@ -1,0 +1,71 @@
+"""Files of jax.export: read in a process that has JAX alone."""
+
+import argparse
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from bridgedepth_jax.commands import export_jax, export_onnx
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.export import pairs
+from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
+
+ELSEWHERE = """
+import sys
+import numpy as np
+sys.modules["flax"] = sys.modules["bridgedepth_jax"] = None  # importing them fails
+from model_loader import load
+images = np.load("images.npz")
+results = load("model.jax")(images["left"], images["right"])
+np.savez("results.npz", *map(np.asarray, results))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_checkpoint(folder, Checkpoint("bridgedepth", tiny.model_params(), tiny.MODEL, {}))
+    return folder
+
+
+def run(module, *words):
+    parser = argparse.ArgumentParser()
+    module.arguments(parser)
+    module.run(parser.parse_args(list(map(str, words))))
+
+
+@pytest.mark.parametrize("beside", [("--beside",), pytest.param((), marks=pytest.mark.slow)])
+def test_read_where_there_is_only_jax(beside, folder, tmp_path):
+    run(export_jax, "--checkpoint", folder, "--height", 37, "--width", 50, "--out", tmp_path / "model.jax", *beside)
+    assert (tmp_path / "model.jax.npz").exists() == bool(beside)
+    images = [np.stack([image, image[::-1], image]).astype(np.float32) for image in tiny.images(37, 50)]
+    np.savez(tmp_path / "images.npz", left=images[0], right=images[1])
+    subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, check=True)
+    expected = jax.jit(pairs.nhwc(tiny.MODEL))(tiny.model_params(), *images)
+    with np.load(tmp_path / "results.npz") as results:
+        for found, value in zip(results.values(), expected, strict=True):
+            assert found.shape == (3, 37, 50)
+            # Another program around the same operations rounds otherwise, and random weights amplify that.
+            difference = pairs.compare(found, np.asarray(value))
+            assert difference.median < 5e-5 and difference.beyond == 0
+    with pytest.raises(InputError, match=r"model.jax exists"):
+        run(export_jax, "--checkpoint", folder, "--height", 37, "--width", 50, "--out", tmp_path / "model.jax", *beside)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "no size given"),
+        (("--height", 64), "--height and --width go together"),
+        (("--size", "64"), "--size 64, expected HEIGHTxWIDTH"),
+        (("--size", "64x64", "--left", "a.png"), "--left and --right go together"),
+        (("--size", "64x64", "--checkpoint", "a", "--model_name", "rvc"), "both given"),
+    ],
+)
+def test_bad_words(words, message):
+    with pytest.raises(InputError, match=message):
+        run(export_onnx, *words)

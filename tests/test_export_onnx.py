@@ -1,0 +1,215 @@
+"""ONNX files against JAX: every row of the tables on its own, and a whole network as it is written by the command."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tiny
+from jax import lax
+
+from bridgedepth_jax import layers
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.export import pairs
+from bridgedepth_jax.export.activations import check_float16, largest_activations
+from bridgedepth_jax.export.onnx import to_graph
+from bridgedepth_jax.export.onnx_graph import write
+from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
+
+HEIGHT, WIDTH = 37, 50  # padded to 48x64
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+X = random(2, 3, 4, 5)
+INDEX = np.random.default_rng(1).integers(0, 4, (2, 3, 6)).astype(np.int32)
+take = jnp.take_along_axis
+PROGRAMS = {
+    "operators": lambda x: jnp.sin(x) * jnp.cos(x) - jnp.exp(-x) / (1 + jnp.tanh(x) ** 2) + lax.erf(x) + jnp.abs(jnp.floor(x)),
+    "powers": lambda x: jnp.square(x) + x**3 + lax.integer_pow(x, -2) + lax.rsqrt(jnp.sqrt(x * x + 1)) + jnp.abs(x) ** 0.7,
+    "comparisons": lambda x: jnp.where((x > 0) & ~(x == 1) | (x != x) | (x <= -1), jnp.clip(x, -0.5, 0.5), jnp.sign(x)),
+    "rounding": jnp.round,
+    "chosen booleans": lambda x: jnp.where(x > 0.5, x < 1, x > -1),
+    "finite": lambda x: jnp.isfinite(x / jnp.where(x > 0, 0.0, 1.0)),
+    "remainder": lambda x: lax.rem(x, jnp.full_like(x, 0.3)),
+    "reductions": lambda x: x.sum((1, 3)) + x.max((1, 3)) * x.min((1, 3)) + x.prod((1, 3)),
+    "any and all": lambda x: jnp.any(x > 1, 2) | jnp.all(x > -1, 2),
+    "running sums": lambda x: lax.cumsum(x, 2) + lax.cumsum(x, 2, reverse=True),
+    "broadcasts": lambda x: jnp.broadcast_to(x[:, :1, :, None], (2, 3, 4, 6, 5)).sum(1) * jnp.arange(6.0).reshape(1, 1, 6, 1),
+    "order": lambda x: jnp.sort(x, 2) + jnp.argmax(x, 2, keepdims=True) - jnp.argmin(x, 2, keepdims=True),
+    "largest": lambda x: lax.top_k(x, 3)[0] * lax.top_k(jnp.abs(jnp.round(x)), 3)[1],  # equal values: the first one first
+    "edges": lambda x: jnp.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)), mode="edge"),
+    "padding and cuts": lambda x: lax.pad(x, 2.0, ((0, 0, 0), (1, 2, 0), (-1, 1, 0), (0, -2, 0))),
+    "padded booleans": lambda x: lax.pad(x > 0, True, ((0, 0, 0), (1, 0, 0), (0, 0, 0), (0, 0, 0))),
+    "pieces": lambda x: jnp.concatenate([*jnp.split(x, (1, 3), 2)[::-1], x[:, :, ::-2], jnp.flip(x, 3)], 2),
+    "stacks": lambda x: jnp.stack([x, 2 * x], 1).transpose(3, 1, 0, 2, 4).reshape(4, -1),
+    "rolls and tiles": lambda x: jnp.tile(jnp.roll(x, (1, -2), (1, 3)), (1, 2, 1, 1)),
+    "loops": lambda x: lax.scan(lambda c, row: (c + row, c * row), x[0], x, reverse=True)[1],
+    "maps": lambda x: lax.map(lambda row: row @ row.swapaxes(-1, -2), x),
+    "products": lambda x: jnp.einsum("bhij,bkij->jhbk", x, x) + jnp.einsum("bhij,ck->bhkij", x, x[0, 0, :3]).sum(),
+    "batched products": lambda x: jnp.einsum("bhij,bhkj->hbik", x, x),
+    "convolution": lambda x: lax.conv_general_dilated(
+        x, random(3, 2, 5, 7), (2, 1), [(1, 0), (2, 1)], rhs_dilation=(1, 2), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ),
+    "rows of one axis": lambda x: jnp.take(x, jnp.asarray([[3, 0], [1, 1]]), 2, mode="clip"),
+    "rows beyond the end": lambda x: jnp.take(x, jnp.argmax(x, 3) + 2, 2, mode="clip"),
+    "filled rows": lambda x: take(x, jnp.argmax(x, 3, keepdims=True) + 2, 3),
+    "known places": lambda x: take(x, jnp.asarray(INDEX[:1, :1, :4, None] % 4), 2, mode="promise_in_bounds"),
+    "computed elements": lambda x: take(x[..., 0], jnp.argmax(x, 3) % 4, 2),
+    "computed slices": lambda x: take(x, (jnp.argmax(x, 3) % 4)[..., None], 2, mode="promise_in_bounds"),
+    "places in two axes": lambda x: x[:, jnp.argmax(x[0, 0], 1) % 3, jnp.argmax(x[1, 0], 1) % 4],
+    "softmax": lambda x: layers.softmax(x),
+    "gelu": layers.gelu,
+    "layer norm": lambda x: layers.normalize_channels(x, random(5), random(5, seed=1), 1e-3),
+    "instance norm": layers.instance_norm,
+    "depthwise convolution": lambda x: layers.depthwise_conv(x, random(3, 3, 1, 5)),
+    "relu": jax.nn.relu,
+}  # fmt: skip
+
+
+def session(path):
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def through_onnx(path, function, *arrays):
+    inputs = {f"x{i}": jax.ShapeDtypeStruct(a.shape, a.dtype) for i, a in enumerate(arrays)}
+    graph = to_graph(lambda _, *x: function(*x), (), inputs, ("y",))
+    write(path, graph, {})
+    return session(path).run(None, dict(zip(inputs, arrays, strict=True)))[0], graph
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_is_the_same(name, tmp_path):
+    expected = np.asarray(jax.jit(PROGRAMS[name])(X))
+    found, _ = through_onnx(tmp_path / "program.onnx", PROGRAMS[name], X)
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_broadcast_and_a_growing_look_up_stay_small(tmp_path):
+    table, index = random(50, 64), np.random.default_rng(0).integers(0, 50, (400,))
+    program = lambda x: jnp.broadcast_to(x, (1000, 64)) * 2 + jnp.asarray(table)[index].sum()
+    _, graph = through_onnx(tmp_path / "x.onnx", program, random(1, 64))
+    assert (tmp_path / "x.onnx").stat().st_size < 30_000
+    assert sum(node.operator == "Expand" for node in graph.nodes) == 1  # for the output
+
+
+def test_transposes_are_joined(tmp_path):
+    _, graph = through_onnx(tmp_path / "x.onnx", lambda x: x.transpose(1, 0, 3, 2).transpose(1, 0, 3, 2) + x, X)
+    assert [node.operator for node in graph.nodes] == ["Add", "Identity"]
+
+
+@pytest.mark.parametrize(
+    ("program", "named"),
+    [(lambda x: lax.erf_inv(x), "erf_inv"), (lambda x: lax.while_loop(lambda c: c.sum() < 9, lambda c: c + 1, x), "while")],
+)
+def test_what_has_no_row_is_named(program, named, tmp_path):
+    with pytest.raises(InputError, match=f"primitive {named} "):
+        through_onnx(tmp_path / "x.onnx", program, X)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    found = Checkpoint("bridgedepth", tiny.model_params(), tiny.MODEL, {"licence": "MIT"})
+    save_checkpoint(folder, found)
+    return found, folder
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return tiny.images(HEIGHT, WIDTH)
+
+
+def test_a_network_of_two_inputs_and_batches(checkpoint, pair, tmp_path):
+    said = []
+    sizes = ((HEIGHT, WIDTH), (48, 64))
+    options = pairs.OnnxOptions(sizes, batch=2, input="uint8")
+    files = pairs.export_onnx(*checkpoint, tmp_path / "out", "tiny", pair, options, said.append)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["tiny.weights", "tiny_37x50.onnx", "tiny_48x64.onnx"]
+    one = pairs.OnnxOptions(sizes[:1], batch=2)
+    (single,) = pairs.export_onnx(*checkpoint, tmp_path / "float", "tiny", pair, one, said.append)
+    assert [p.name for p in (tmp_path / "float").iterdir()] == ["tiny_37x50.onnx"]  # weights inside
+
+    images = pairs.resized(*pair, HEIGHT, WIDTH, 2)
+    from_bytes = pairs.run_onnx(files[0], images)
+    from_floats = pairs.run_onnx(single, [image.astype(np.float32) for image in images])
+    expected = jax.jit(pairs.nchw(tiny.MODEL))(checkpoint[0].params, *images)
+    for a, b, c in zip(from_bytes, from_floats, expected, strict=True):
+        assert a.shape == (2, 1, HEIGHT, WIDTH)
+        np.testing.assert_array_equal(a, b)
+        assert np.median(np.abs(a - np.asarray(c))) < 2e-5
+    nodes = int(re.search(r"tiny_37x50.onnx: (\d+) nodes", "\n".join(said))[1])
+    assert nodes < 1600
+    model = onnx.load(str(single))
+    assert (model.opset_import[0].version, model.ir_version) == (17, 8)
+    words = {entry.key: entry.value for entry in model.metadata_props}
+    assert (words["height"], words["width"], words["batch"]) == ("37", "50", "2")
+    assert (words["dtype"], words["input"], words["licence"]) == ("float32", "float32", "MIT")
+    assert len(words["checkpoint_sha256"]) == 64 and words["version"]
+
+
+def test_float16_is_float16_where_it_may_be(checkpoint, pair, tmp_path):
+    said = []
+    options = pairs.OnnxOptions(((HEIGHT, WIDTH),), dtype="float16")
+    (file,) = pairs.export_onnx(*checkpoint, tmp_path, "tiny", pair, options, said.append)
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(file))).graph
+    kinds = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    of = lambda operator: {kinds[n.output[0]] for n in graph.node if n.op_type == operator}
+    assert half in of("Conv") and half in of("MatMul")
+    for delicate in ("Sin", "Cos", "Softmax", "LayerNormalization", "InstanceNormalization", "TopK"):
+        assert of(delicate) == {single}
+    assert any("blocks_0" in line for line in said)  # the largest activation of each layer
+
+
+def test_float16_that_overflows_names_the_layer(checkpoint, pair, tmp_path):
+    found, folder = checkpoint
+    huge = jax.tree.map(np.copy, found.params)
+    huge["mono"]["depth_head"]["scratch"]["refinenet2"]["out_conv"]["kernel"] *= 1e7
+    broken = Checkpoint(found.kind, huge, found.config, {})
+    with pytest.raises(InputError, match=r"refinenet2/out_conv.* reaches .*e\+.* float16 ends at 65504"):
+        pairs.export_onnx(broken, folder, tmp_path, "x", pair, pairs.OnnxOptions(((32, 48),), dtype="float16"), lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_activations_are_those_of_float32():
+    half = lambda w, x: ((x.astype(np.float16) * w) * 1000).astype(np.float32) / 1000
+    (largest,) = largest_activations(half, np.float16(8), np.full((2, 2), 32.0, np.float32)).values()
+    assert largest == 256_000
+    with pytest.raises(InputError, match="65504"):
+        check_float16({"a": 1.0, "b": float("inf")})
+
+
+def test_numbers_that_differ_are_refused(checkpoint, pair, tmp_path, monkeypatch):
+    run = pairs.run_onnx
+    monkeypatch.setattr(pairs, "run_onnx", lambda *args: [value + 0.001 for value in run(*args)])
+    with pytest.raises(InputError, match="differs from JAX's"):
+        pairs.export_onnx(*checkpoint, tmp_path, "x", pair, pairs.OnnxOptions(((32, 48),)), lambda _: None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(sizes=((31, 48),)), "31x48, expected at least 32x32"),
+        (dict(batch=0), "batch 0"),
+        (dict(dtype="bfloat16"), "bfloat16.*expected one of float32, float16"),
+        (dict(input="int8"), "int8"),
+    ],
+)
+def test_bad_options(options, message, checkpoint, pair, tmp_path):
+    with pytest.raises(InputError, match=message):
+        pairs.export_onnx(*checkpoint, tmp_path, "x", pair, pairs.OnnxOptions(**{"sizes": ((32, 48),), **options}))
+
+
+def test_an_output_that_exists_stays(checkpoint, pair, tmp_path):
+    (tmp_path / "x_32x48.onnx").write_text("mine")
+    with pytest.raises(InputError, match=r"x_32x48\.onnx exists"):
+        pairs.export_onnx(*checkpoint, tmp_path, "x", pair, pairs.OnnxOptions(((32, 48),)))
+    assert (tmp_path / "x_32x48.onnx").read_text() == "mine"
