@@ -13,6 +13,7 @@ from bridgedepth_jax.commands import export_jax, export_onnx
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.export import pairs
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
+from bridgedepth_jax.system import find_system
 
 ELSEWHERE = """
 import sys
@@ -45,7 +46,7 @@ def test_read_where_there_is_only_jax(beside, folder, tmp_path):
     images = [np.stack([image, image[::-1], image]).astype(np.float32) for image in tiny.images(37, 50)]
     np.savez(tmp_path / "images.npz", left=images[0], right=images[1])
     subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, check=True)
-    expected = jax.jit(pairs.nhwc(tiny.MODEL))(tiny.model_params(), *images)
+    expected = jax.jit(pairs.nhwc(find_system("bridgedepth"), tiny.MODEL))(tiny.model_params(), *images)
     with np.load(tmp_path / "results.npz") as results:
         for found, value in zip(results.values(), expected, strict=True):
             assert found.shape == (3, 37, 50)

@@ -18,6 +18,7 @@ from bridgedepth_jax.export.activations import check_float16, largest_activation
 from bridgedepth_jax.export.onnx import to_graph
 from bridgedepth_jax.export.onnx_graph import write
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
+from bridgedepth_jax.system import find_system
 
 HEIGHT, WIDTH = 37, 50  # padded to 48x64
 
@@ -139,7 +140,7 @@ def test_a_network_of_two_inputs_and_batches(checkpoint, pair, tmp_path):
     images = pairs.resized(*pair, HEIGHT, WIDTH, 2)
     from_bytes = pairs.run_onnx(files[0], images)
     from_floats = pairs.run_onnx(single, [image.astype(np.float32) for image in images])
-    expected = jax.jit(pairs.nchw(tiny.MODEL))(checkpoint[0].params, *images)
+    expected = jax.jit(pairs.nchw(find_system("bridgedepth"), tiny.MODEL))(checkpoint[0].params, *images)
     for a, b, c in zip(from_bytes, from_floats, expected, strict=True):
         assert a.shape == (2, 1, HEIGHT, WIDTH)
         np.testing.assert_array_equal(a, b)

@@ -34,9 +34,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def load_model(args: argparse.Namespace):
     """The checkpoint that the arguments name, its folder, and a short name."""
+    from bridgedepth_jax.convert.published import resolve
     from bridgedepth_jax.inference.stereo import DEFAULT_MODEL
     from bridgedepth_jax.store.checkpoint import load_checkpoint
-    from bridgedepth_jax.store.hub import resolve
 
     if args.checkpoint and args.model_name:
         raise InputError("--checkpoint and --model_name are both given, expected one")

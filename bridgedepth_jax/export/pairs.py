@@ -20,9 +20,8 @@ import numpy as np
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.export.activations import check_float16, largest_activations
 from bridgedepth_jax.files import make_folder
-from bridgedepth_jax.inference.stereo import MIN_SIZE, _forward
 from bridgedepth_jax.store.checkpoint import Checkpoint
-from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.system import System, find_system
 
 # Against jitted JAX in float32: how far the middle pixel may be, and which share of pixels may be off by more than BEYOND.
 # Random weights amplify roundings: 1e-4 px and 1 % with them, 1e-6 px and none with trained ones. float16 rounds itself.
@@ -39,31 +38,48 @@ class Difference(NamedTuple):
     beyond: float  # share of pixels off by more than BEYOND
 
 
-def nchw(config: ModelConfig) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The function (weights, left, right) that an ONNX file holds."""
+def stereo(checkpoint: Checkpoint) -> System:
+    """The system of a checkpoint. InputError: it is not one for pairs."""
+    system = find_system(checkpoint.kind)
+    if system.estimate is None:
+        raise InputError(f"the checkpoint holds {checkpoint.kind}, expected bridgedepth or another system for pairs")
+    return system
+
+
+def nhwc(system: System, config: Any) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The function (weights, left, right) of a jax.export file: (B, H, W, 3) images to (B, H, W) twice."""
+    assert system.estimate is not None
+    estimate = system.estimate(config)
+
+    def run(weights: Any, left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
+        found = estimate(weights, left.astype(np.float32), right.astype(np.float32))
+        confidence = jax.numpy.full_like(found.disparity, np.nan) if found.confidence is None else found.confidence
+        return found.disparity.astype(np.float32), confidence.astype(np.float32)
+
+    return run
+
+
+def nchw(system: System, config: Any) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The function (weights, left, right) that an ONNX file holds: (B, 3, H, W) images to (B, 1, H, W) twice."""
+    inner = nhwc(system, config)
 
     def run(weights: Any, left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
         left, right = (image.astype(np.float32).transpose(0, 2, 3, 1) for image in (left, right))
-        disparity, confidence = _forward(config, weights, left, right)
+        disparity, confidence = inner(weights, left, right)
         return disparity[:, None], confidence[:, None]
 
     return run
 
 
-def nhwc(config: ModelConfig) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """The function of a jax.export file: (B, H, W, 3) images to (B, H, W)."""
-    return lambda weights, left, right: _forward(config, weights, left.astype(np.float32), right.astype(np.float32))
+def check_size(system: System, height: int, width: int) -> None:
+    if min(height, width) < system.minimum:
+        raise InputError(f"size {height}x{width}, expected at least {system.minimum}x{system.minimum}")
 
 
-def check_size(height: int, width: int) -> None:
-    if min(height, width) < MIN_SIZE:
-        raise InputError(f"size {height}x{width}, expected at least {MIN_SIZE}x{MIN_SIZE}")
-
-
-def with_dtype(config: ModelConfig, dtype: str) -> ModelConfig:
+def with_dtype(config: Any, dtype: str) -> Any:
     if dtype not in LIMITS:
         raise InputError(f"dtype {dtype!r}, expected one of {', '.join(LIMITS)}")
-    return config.replace(dtype=dtype)
+    return dataclasses.replace(config, dtype=dtype)
 
 
 def metadata(checkpoint: Checkpoint, folder: os.PathLike | str, **more: Any) -> dict[str, str]:
@@ -137,16 +153,15 @@ def export_onnx(
     """
     from bridgedepth_jax.export import onnx, onnx_graph
 
-    if not isinstance(checkpoint.config, ModelConfig):
-        raise InputError(f"checkpoint {folder} holds {checkpoint.kind}, expected bridgedepth")
+    system = stereo(checkpoint)
     if options.batch < 1:
         raise InputError(f"batch {options.batch}, expected at least 1")
     if options.input not in ("float32", "uint8"):
         raise InputError(f"input {options.input!r}, expected float32 or uint8")
     for size in options.sizes:
-        check_size(*size)
+        check_size(system, *size)
     config = with_dtype(checkpoint.config, options.dtype)
-    function, weights = nchw(config), checkpoint.params
+    function, weights = nchw(system, config), checkpoint.params
     weights_name = f"{name}.weights"
     files = [f"{name}_{height}x{width}.onnx" for height, width in options.sizes]
     for file in (*files, weights_name):
@@ -180,7 +195,7 @@ def export_onnx(
         for file, (height, width) in zip(files, options.sizes, strict=True):
             more = {"height": height, "width": width, "batch": options.batch, "dtype": options.dtype, "input": options.input}
             onnx_graph.write(Path(scratch) / file, graphs.pop(file), metadata(checkpoint, folder, **more), places)
-        reference = jax.jit(nchw(with_dtype(checkpoint.config, "float32")))
+        reference = jax.jit(nchw(system, with_dtype(checkpoint.config, "float32")))
         for file, (height, width) in zip(files, options.sizes, strict=True):
             images = [image.astype(options.input) for image in resized(*pair, height, width, options.batch)]
             found = compare(run_onnx(Path(scratch) / file, images)[0], np.asarray(reference(weights, *images)[0]))
@@ -218,10 +233,9 @@ def export_jax(
     from bridgedepth_jax.export.jax_export import save_function
     from bridgedepth_jax.store.checkpoint import flatten, unflatten
 
-    if not isinstance(checkpoint.config, ModelConfig):
-        raise InputError(f"the checkpoint holds {checkpoint.kind}, expected bridgedepth")
-    check_size(*size)
-    run = nhwc(with_dtype(checkpoint.config, dtype))
+    system = stereo(checkpoint)
+    check_size(system, *size)
+    run = nhwc(system, with_dtype(checkpoint.config, dtype))
     flat = {name: np.asarray(value) for name, value in flatten(checkpoint.params).items()}
     shape = ("b", *size, 3)
     save_function(
