@@ -4,7 +4,7 @@ Hirschmueller, "Stereo Processing by Semiglobal Matching and Mutual Information"
 the matching cost and four paths. All of it is `lax.scan`, matrix products and gathers: it lives inside the compiled graph and
 is exported with it. It has no parameters and no gradient. An addition of this project: no published weights use it.
 
-Letters: B batch, H W map at 1/4 (h w at 1/8), D disparity levels, N candidates, P neighbours of a pixel.
+Letters: B batch, Y X full size, H W map at 1/4 (h w at 1/8), D disparity levels, N candidates, P neighbours of a pixel.
 """
 
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class Evidence(NamedTuple):
     margin: Float[Array, "B H W"]  # 0..1, how much dearer the best other level is
 
 
-def evidence(left: Float[Array, "B 4*H 4*W 3"], right: Float[Array, "B 4*H 4*W 3"], config: SGMConfig, levels: int) -> Evidence:
+def evidence(left: Float[Array, "B Y X 3"], right: Float[Array, "B Y X 3"], config: SGMConfig, levels: int) -> Evidence:
     """Matches two RGB images in 0..255 over disparities below `levels` quarter pixels. No gradient passes."""
     signs = [census(lax.stop_gradient(_grey_quarter(image)), config.radius, config.threshold) for image in (left, right)]
     # Mean product of signs: 1 for equal neighbourhoods, -1 for opposite ones; what is out of the right image counts as 0.
@@ -120,7 +120,7 @@ class ClassicalEvidence(nn.Module):
         self.coarse, self.fine = linear(), linear()
 
     def __call__(
-        self, left: Float[Array, "B 8*h 8*w 3"], right: Float[Array, "B 8*h 8*w 3"], *, train: bool
+        self, left: Float[Array, "B Y X 3"], right: Float[Array, "B Y X 3"], *, train: bool
     ) -> tuple[Evidence, Float[Array, "B 1 1 1"]]:
         """Evidence at 1/4, and 1 for each sample that may use it, else 0."""
         sgm = self.config.sgm
@@ -164,12 +164,12 @@ def _kept(module: nn.Module, probability: float, batch: int) -> Bool[Array, "B"]
     return jax.vmap(lambda number: jax.random.bernoulli(jax.random.fold_in(key, number), probability))(numbers)
 
 
-def _grey_quarter(image: Float[Array, "B 4*H 4*W 3"]) -> Float[Array, "B H W"]:
+def _grey_quarter(image: Float[Array, "B Y X 3"]) -> Float[Array, "B H W"]:
     b, height, width, _ = image.shape
     grey = (image * jnp.asarray(GREY, image.dtype).reshape(1, 1, 1, 3)).sum(-1)
     return grey.reshape(b, height // 4, 4, width // 4, 4).mean((2, 4))
 
 
-def _blocks(x: Float[Array, "B 2*h 2*w"]) -> Float[Array, "B h w 4"]:
+def _blocks(x: Float[Array, "B Y X"]) -> Float[Array, "B h w 4"]:
     b, height, width = x.shape
     return x.reshape(b, height // 2, 2, width // 2, 2).swapaxes(2, 3).reshape(b, height // 2, width // 2, 4)
