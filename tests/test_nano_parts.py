@@ -109,7 +109,7 @@ def test_convex_upsampling_stays_within_the_neighbours():
 
 
 def test_folded_pixels_are_the_cells():
-    image = np.arange(8 * 12 * 2).reshape(1, 8, 12, 2)
+    image = np.arange(8 * 12 * 2).reshape(1, 8, 12, 2).astype(np.float32)
     folded = np.asarray(fold(jnp.asarray(image)))
     for y, x in ((0, 0), (1, 2)):
         np.testing.assert_array_equal(folded[0, y, x], image[0, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4].ravel())

@@ -1,6 +1,7 @@
 """The next default model: what `configs/bridgedepth/nano.py` lacks, trained for as long as there is time.
 
-    bridgedepth train --config configs/bridgedepth/nano_sharp.py --workdir runs/nano_sharp
+    python scripts/forget.py bridgedepth_jax/weights/nano runs/start mono/ depth_feature_down/ stereo_encoder/dpn/prior_proj/
+    python train.py --config configs/bridgedepth/nano_sharp.py --workdir runs/nano_sharp --init runs/start
 
 Bounded monocular states, semi-global matching as further candidates, convex upsampling guided by the image with a learned
 confidence, and crowded scenes whose disparities are in proportion to the crop's width. The rate is constant and the weights are

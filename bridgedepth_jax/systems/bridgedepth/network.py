@@ -33,7 +33,7 @@ class StereoOutput:
     disparities: Float[Array, "L B H W"]  # pixels, refinement stage
     coarse_disparities: Float[Array, "M B H2 W2 N"]  # pixels, first stage, padded size
     logits: Float[Array, "M B H2 W2 N"]  # of the candidates
-    proposals: Float[Array, "B h w N"]  # 1/8 pixels
+    proposals: Float[Array, "B h w P"]  # 1/8 pixels; the network's own among the N candidates
     prob: Float[Array, "B h w D"]  # of the disparity levels
     mono: Float[Array, "K B H W"] | None  # training only: the monocular state read out as relative disparity
     certainty: Float[Array, "B H W"] | None = None  # logit of being within 2 px, where the network learns it

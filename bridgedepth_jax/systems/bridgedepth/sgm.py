@@ -4,7 +4,7 @@ Hirschmueller, "Stereo Processing by Semiglobal Matching and Mutual Information"
 the matching cost and four paths. All of it is `lax.scan`, matrix products and gathers: it lives inside the compiled graph and
 is exported with it. It has no parameters and no gradient. An addition of this project: no published weights use it.
 
-Letters: B batch, H W map at 1/4 (h w at 1/8), D disparity levels, N candidates, P neighbours of a pixel.
+Letters: B batch, Y X full size, H W map at 1/4 (h w at 1/8), D disparity levels, N candidates, P neighbours of a pixel.
 """
 
 from typing import Any, NamedTuple

@@ -60,7 +60,7 @@ def convex(values: Float[Array, "*B H W"], weights: Float[Array, "*B H W S 9"]) 
     return jnp.sum(weights * around[..., None, :], -1)
 
 
-def fold(image: Float[Array, "B Y X C"]) -> Float[Array, "B H W D"]:
+def fold(image: Float[Array, "B Y X C"]) -> Float[Array, "B H W C2"]:
     """Each cell's pixels as channels."""
     b, height, width, c = image.shape
     x = image.reshape(b, height // SIDE, SIDE, width // SIDE, SIDE, c).swapaxes(2, 3)
