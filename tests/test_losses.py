@@ -1,4 +1,4 @@
-"""The losses against slow loops, and their properties; the goldens of the whole network are in test_training_goldens.py."""
+"""The losses against slow loops, and their properties; the goldens of the whole network are in test_training_step.py."""
 
 import types
 
@@ -11,6 +11,11 @@ from bridgedepth_jax.systems.bridgedepth import losses as L
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 CONFIG = L.LossConfig.of(ModelConfig(), L.StereoTask())
+# One program each, not one for each operation.
+count = jax.jit(L.count, static_argnames="config")
+initial_loss, proposal_loss, recurrent_loss = (
+    jax.jit(loss, static_argnames="config") for loss in (L.initial_loss, L.proposal_loss, L.recurrent_loss)
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,7 +45,7 @@ def make(seed=0, batch=2, height=16, width=32, layers=5):
 
 def test_initial_loss_equals_a_loop():
     output, disparity, valid = make()
-    gt = jnp.where(valid, disparity, 0)
+    gt = np.where(valid, disparity, 0)
     total, cells = 0.0, 0
     for b, i, j in np.ndindex(output.prob.shape[:3]):
         histogram = np.zeros(40)
@@ -53,8 +58,8 @@ def test_initial_loss_equals_a_loop():
                     histogram[min(low + 1, 39)] += part
         cells += histogram.sum() > 0
         total -= np.sum(histogram / max(histogram.sum(), 1e-3) * np.log(np.maximum(output.prob[b, i, j], 1e-6)))
-    counts = L.count(disparity, valid, CONFIG)
-    np.testing.assert_allclose(L.initial_loss(output.prob, gt, CONFIG, counts), total / (cells + 1e-6), rtol=1e-12)
+    counts = count(disparity, valid, CONFIG)
+    np.testing.assert_allclose(initial_loss(output.prob, gt, CONFIG, counts), total / (cells + 1e-6), rtol=1e-12)
 
 
 def test_proposal_loss_equals_a_loop():
@@ -64,9 +69,9 @@ def test_proposal_loss_equals_a_loop():
         error = np.abs(8 * output.proposals[b, y // 8, x // 8] - disparity[b, y, x]).min()
         total += 0.5 * error**2 if error < 1 else error - 0.5
         pixels += 1
-    gt = jnp.where(valid, disparity, 0)
-    counts = L.count(disparity, valid, CONFIG)
-    np.testing.assert_allclose(L.proposal_loss(output.proposals, gt, CONFIG, counts), total / (pixels + 1e-6), rtol=1e-12)
+    gt = np.where(valid, disparity, 0)
+    counts = count(disparity, valid, CONFIG)
+    np.testing.assert_allclose(proposal_loss(output.proposals, gt, CONFIG, counts), total / (pixels + 1e-6), rtol=1e-12)
 
 
 @pytest.mark.parametrize("pixels", [0, 1, 2, 5, 8, 40])
@@ -74,7 +79,7 @@ def test_median_is_numpys_and_its_gradient_lands_on_the_middle_pixels(pixels):
     rng = np.random.default_rng(pixels)
     x, mask = rng.standard_normal(40), np.zeros(40, bool)
     mask[rng.permutation(40)[:pixels]] = True
-    value, gradient = jax.value_and_grad(lambda x: L.masked_median(x[None], jnp.asarray(mask)[None])[0])(jnp.asarray(x))
+    value, gradient = jax.jit(jax.value_and_grad(lambda x: L.masked_median(x[None], jnp.asarray(mask)[None])[0]))(x)
     assert value == pytest.approx(np.median(x[mask]) if pixels else 0, abs=1e-15)
     expected = np.zeros(40)
     order = np.flatnonzero(mask)[np.argsort(x[mask])]
@@ -93,8 +98,8 @@ def test_recurrent_loss_equals_a_loop():
             truth, guess = disparity[b][mask[b]], output.mono[i, b][mask[b]]
             free = [(x - np.median(x)) / (np.abs(x - np.median(x)).mean() + 1e-6) for x in (truth, guess)]
             total += 0.8 ** (10 / 9 * (9 - i)) * np.abs(free[1] - free[0]).sum() / (mask[b].sum() + 1e-6) / 2
-    counts = L.count(disparity, valid, CONFIG)
-    np.testing.assert_allclose(L.recurrent_loss(output.mono, disparity, valid, CONFIG, counts), total, rtol=1e-12)
+    counts = count(disparity, valid, CONFIG)
+    np.testing.assert_allclose(recurrent_loss(output.mono, disparity, valid, CONFIG, counts), total, rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["L1", "SMOOTH_L1"])
@@ -140,12 +145,62 @@ def test_a_larger_error_is_a_larger_loss(name):
         before = values
 
 
+def test_probability_away_from_the_truth_is_a_larger_initial_loss():
+    """From the soft histogram itself, which is the best answer, towards another distribution."""
+    output, disparity, valid = make()
+    counts, gt = count(disparity, valid, CONFIG), np.where(valid, disparity, 0)
+    run = lambda prob: initial_loss(prob, gt, CONFIG, counts)
+    # The loss is linear in log(prob), with the histogram as its slope.
+    label = -np.asarray(jax.grad(run)(np.ones_like(output.prob)))
+    label /= np.maximum(label.sum(-1, keepdims=True), 1e-12)
+    assert np.count_nonzero(label.sum(-1)) > 0 and not np.array_equal(label, output.prob)
+    values = [float(run((1 - part) * label + part * output.prob)) for part in (0.0, 0.1, 0.5, 0.9, 1.0)]
+    assert values == sorted(values) and len(set(values)) == 5
+
+
+def test_a_monocular_error_is_a_larger_recurrent_loss():
+    """From the truth, at any scale and offset, towards noise; of each output alone, and the later the more."""
+    output, disparity, valid = make()
+    counts, truth = count(disparity, valid, CONFIG), 3 * disparity - 2
+    run = lambda mono: recurrent_loss(mono, disparity, valid, CONFIG, counts)
+    perfect = np.broadcast_to(truth, output.mono.shape)
+    assert float(run(perfect)) < 1e-6
+    rises = []
+    for i in range(10):
+        mono, values = perfect.copy(), []
+        for part in (0.0, 0.1, 0.5, 1.0):
+            mono[i] = truth + part * (60 * output.mono[0] - truth)
+            values.append(float(run(mono)))
+        assert values == sorted(values) and len(set(values)) == 4
+        rises.append(values[-1])
+    np.testing.assert_allclose(np.divide(rises[1:], rises[:-1]), 0.8 ** (-10 / 9), rtol=1e-4)
+
+
+def test_losses_of_mirrored_rows_are_the_same_and_of_mirrored_columns_all_but_the_initial_one():
+    """The initial loss asks that a match lies inside the right image, which has a left edge and no right one."""
+    output, disparity, valid = make()
+    run = jax.jit(lambda tree, *arrays: L.losses(types.SimpleNamespace(**tree), *arrays, CONFIG))
+    whole = run(vars(output), disparity, valid)
+
+    def mirrored(axis):  # of (B, H, W) and (B, h, w, ...); outputs of layers have one axis before
+        layers = ("disparities", "coarse_disparities", "logits", "mono")
+        tree = {name: np.flip(x, axis + (name in layers)) for name, x in vars(output).items()}
+        return run(tree, np.flip(disparity, axis), np.flip(valid, axis))
+
+    upside_down, other_way = mirrored(1), mirrored(2)
+    for name, value in whole.items():
+        np.testing.assert_allclose(upside_down[name], value, rtol=1e-12, err_msg=name)
+        if name != "init":
+            np.testing.assert_allclose(other_way[name], value, rtol=1e-12, err_msg=name)
+    assert abs(other_way["init"] / whole["init"] - 1) > 0.01
+
+
 def test_recurrent_loss_ignores_shift_and_scale_of_each_image():
     output, disparity, valid = make()
-    counts = L.count(disparity, valid, CONFIG)
-    loss = L.recurrent_loss(output.mono, disparity, valid, CONFIG, counts)
+    counts = count(disparity, valid, CONFIG)
+    loss = recurrent_loss(output.mono, disparity, valid, CONFIG, counts)
     moved = output.mono * jnp.array([3.0, 0.5])[None, :, None, None] - jnp.array([1.0, -7.0])[None, :, None, None]
-    np.testing.assert_allclose(L.recurrent_loss(moved, disparity, valid, CONFIG, counts), loss, rtol=1e-4)
+    np.testing.assert_allclose(recurrent_loss(moved, disparity, valid, CONFIG, counts), loss, rtol=1e-4)
 
 
 def test_parts_of_a_batch_add_up_to_the_batch():
@@ -153,7 +208,7 @@ def test_parts_of_a_batch_add_up_to_the_batch():
     config = L.LossConfig.of(ModelConfig(), L.StereoTask(loss_type="SMOOTH_L1"))
     run = jax.jit(lambda tree, *arrays: L.losses(types.SimpleNamespace(**tree), *arrays[:2], config, *arrays[2:]))
     whole = run(vars(output), disparity, valid)
-    counts = L.count(disparity, valid, config)
+    counts = count(disparity, valid, config)
     parts = []
     for part in (slice(0, 1), slice(1, 4)):
         first = {name: getattr(output, name)[part] for name in ("proposals", "prob")}
