@@ -222,7 +222,17 @@ def test_dependencies_are_what_is_imported():
                 imported |= {name.name.partition(".")[0] for name in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.partition(".")[0])
-    extras = {"huggingface_hub", "imagecodecs", "matplotlib", "nicegui", "skimage", "starlette"}
+    extras = {
+        "flatbuffers",
+        "huggingface_hub",
+        "imagecodecs",
+        "matplotlib",
+        "nicegui",
+        "onnx",
+        "onnxruntime",
+        "skimage",
+        "starlette",
+    }
     assert imported - extras - {"bridgedepth_jax", *sys.stdlib_module_names} == required
 
 

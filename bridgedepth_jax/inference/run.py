@@ -16,6 +16,7 @@ from bridgedepth_jax.geometry import Calibration
 from bridgedepth_jax.inference import inputs, outputs, video
 from bridgedepth_jax.inference.stereo import Prediction, Predictor, scaled_size
 from bridgedepth_jax.inference.swapped import looks_swapped
+from bridgedepth_jax.system import DEFAULT, find_system
 from bridgedepth_jax.visualize import colorize
 
 FRAMES_FOR_RANGE = 16  # of a video, when the end of the colours is not given
@@ -92,7 +93,7 @@ def make_pair(
         raise InputError(f"{files[0]} has {sizes[0]} pixels and {files[1]} {sizes[1]}, expected the same size")
     height, width = left.shape[:2]
     try:
-        scaled_size(width, height, scale)
+        scaled_size(width, height, scale, find_system(DEFAULT).minimum)  # before any weights are loaded
     except InputError as error:
         raise InputError(f"{files[0]}: {error}") from None
     return LoadedPair(name, left, right, files, calibrate and calibrate(name, width, height))

@@ -273,7 +273,7 @@ def warp_texture(texture: Pyramid, h: np.ndarray, box: Box) -> np.ndarray:
     parts = []
     for low, high, k in zip(edges, edges[1:], (0, *cuts), strict=False):
         part = (x0, low, x1, high) if by_rows else (low, y0, high, y1)
-        parts.append(_warp(texture[levels[k]], _to_level(levels[k]) @ h, part, cv2.BORDER_REFLECT_101))
+        parts.append(_warp(texture[levels[k]], _to_level(int(levels[k])) @ h, part, cv2.BORDER_REFLECT_101))
     return parts[0] if len(parts) == 1 else np.concatenate(parts, 0 if by_rows else 1)
 
 
