@@ -18,6 +18,7 @@ MODULES = {
     "bridgedepth": "bridgedepth_jax.systems.bridgedepth.parity",
     "diffusion": "bridgedepth_jax.networks.diffusion.parity",
     "zerostereo": "bridgedepth_jax.systems.zerostereo.parity",
+    "reciprocal": "bridgedepth_jax.systems.reciprocal.parity",
 }
 
 

@@ -26,6 +26,8 @@ SYSTEMS = {
     "bridgedepth": "bridgedepth_jax.systems.bridgedepth.system:SYSTEM",
     "depth-anything": "bridgedepth_jax.systems.depth_anything.system:SYSTEM",
     "zerostereo": "bridgedepth_jax.systems.zerostereo.system:SYSTEM",
+    "stereonet": "bridgedepth_jax.systems.reciprocal.system:STEREONET",
+    "singlenet": "bridgedepth_jax.systems.reciprocal.system:SINGLENET",
 }
 
 

@@ -1,0 +1,1 @@
+"""Self-supervised stereo and monocular depth that teach each other."""

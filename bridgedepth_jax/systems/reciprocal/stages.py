@@ -1,0 +1,151 @@
+"""The three stages as objectives (paper section 3; spec `self-supervised.md`, the table at its top).
+
+    photometric   pair -> student, checked by both views
+    distil        frozen stereo network -> student, where both cameras see
+    fusion        frozen stereo network, and a frozen monocular one where it does not see -> student
+
+Any network of `networks.py` can be the student, any system's stereo network and any monocular one of `MONOCULAR` a teacher.
+B batch, H W an image's sides.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.system import Batch, Group, Objective, Result, Rows, Teacher, Weights
+from bridgedepth_jax.systems.reciprocal import losses
+from bridgedepth_jax.systems.reciprocal.augment import augment
+from bridgedepth_jax.systems.reciprocal.config import ReciprocalTask
+from bridgedepth_jax.systems.reciprocal.networks import (
+    Network,
+    Pass,
+    View,
+    mirrored,
+    mono_teacher,
+    other_view,
+    row_keys,
+    stereo_teacher,
+)
+
+TEACHERS = {"photometric": (), "distil": ("stereo",), "fusion": ("stereo", "mono")}
+VIEWS = {"photometric": (1, 2), "distil": (1,), "fusion": (2,)}  # that a student of the stage looks at
+
+# Loss, metrics, and the mask of what was occluded, of a student's pass on a pair.
+_Stage = Callable[[Weights, Pass, Mapping[str, Weights], Any, Any, Rows], tuple[losses.Total, Array, Array]]
+
+
+def objective(
+    network: Network,
+    task: ReciprocalTask,
+    teachers: Mapping[str, Teacher],
+    *,
+    trained: Callable[[str], bool] = lambda path: True,
+    groups: Callable[[Any], tuple[Group, ...]] | None = None,
+) -> Objective:
+    """The task's stage, for the student `network`. InputError: a student or a teacher that the stage is not for."""
+    if network.views not in VIEWS[task.stage]:
+        kind = "a stereo network" if 2 in VIEWS[task.stage] else "a monocular network"
+        raise InputError(f"task.stage = {task.stage} trains {kind}, this system is none")
+    if set(teachers) != set(TEACHERS[task.stage]):
+        raise InputError(
+            f"task.stage = {task.stage}: teachers {', '.join(sorted(teachers)) or 'none'},"
+            f" expected {', '.join(TEACHERS[task.stage]) or 'none'}"
+        )
+    stage = {"photometric": _photometric, "distil": _distil, "fusion": _fusion}[task.stage](network, task, teachers)
+
+    def loss(weights: Weights, frozen: Mapping[str, Weights], batch: Batch, counts: Any, rows: Rows) -> tuple[Array, Result]:
+        dtype = jax.tree.leaves({name: tree for name, tree in weights.items() if name != "batch_stats"})[0].dtype
+        left, right = (batch[side].astype(dtype) for side in ("left", "right"))
+        views = augment(left, right, row_keys(rows.keys["augment"], rows), mirror=task.mirror, colour=task.colour)
+        found = network.train(weights, views.seen[: network.views], rows)
+        total, occluded, visible = stage(weights, found, frozen, views.clean, views.seen, rows)
+        value = total.loss
+        metrics = {
+            "data": total.data,
+            "smoothness": total.smoothness,
+            "occluded": losses.mean(occluded.astype(dtype), rows.total),
+        }
+        if network.own is not None and task.stage == "photometric":
+            view = View(views.clean[0] / 255, views.clean[1] / 255, occluded, visible)
+            more, own = network.own(found, view, rows)
+            value, metrics = value + more, metrics | own
+        shown = {"left": views.clean[0], "disparity": found.full, "occluded": occluded}
+        return value, Result(metrics, jax.lax.stop_gradient(shown), found.collections)
+
+    return Objective(
+        trained=trained,
+        count=lambda batch: jnp.asarray(len(batch["left"]), jnp.float32),
+        loss=loss,
+        groups=groups or (lambda solver: (Group("all", "", solver.weight_decay),)),
+        keys=(*network.keys, "augment"),
+        headline=("data", "occluded"),
+        picture=picture,
+    )
+
+
+def _visible(occluded: Array, dtype: Any, rows: Rows) -> Array:
+    """Pixels of the global batch that are not occluded: it depends on what networks say, so it is summed apart."""
+    return rows.across("visible", jnp.sum(~occluded, dtype=dtype))
+
+
+def _photometric(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teacher]) -> _Stage:
+    def stage(weights: Weights, found: Pass, _: Any, clean: Any, seen: Any, rows: Rows) -> tuple[losses.Total, Array, Array]:
+        left, right = (view / 255 for view in clean)
+        disparity = jax.lax.stop_gradient(found.full)
+        occluded = losses.occlusion(disparity, other_view(network, weights, seen, rows), task.occlusion_alpha)
+        if task.occlusion_warmup:
+            occluded = jnp.where(rows.step < task.occlusion_warmup, losses.out_of_view(disparity), occluded)
+        visible = _visible(occluded, left.dtype, rows)
+        data = losses.photometric_data(left, right, occluded, visible)
+        return losses.over_scales(found.outputs, left, data, rows.total, task.smoothness), occluded, visible
+
+    return stage
+
+
+def _distil(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teacher]) -> _Stage:
+    stereo = stereo_teacher("stereo", teachers["stereo"])
+
+    def stage(_: Any, found: Pass, frozen: Any, clean: Any, seen: Any, rows: Rows) -> tuple[losses.Total, Array, Array]:
+        target, occluded = consult(stereo, frozen["stereo"], *clean, task.occlusion_alpha)
+        visible = _visible(occluded, target.dtype, rows)
+        data = losses.distillation_data(target, occluded, visible)
+        return losses.over_scales(found.outputs, clean[0] / 255, data, rows.total, task.smoothness), occluded, visible
+
+    return stage
+
+
+def _fusion(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teacher]) -> _Stage:
+    stereo, mono = stereo_teacher("stereo", teachers["stereo"]), mono_teacher("mono", teachers["mono"])
+
+    def stage(_: Any, found: Pass, frozen: Any, clean: Any, seen: Any, rows: Rows) -> tuple[losses.Total, Array, Array]:
+        target, occluded = consult(stereo, frozen["stereo"], *clean, task.occlusion_alpha)
+        guess = mono(frozen["mono"], clean[0], target, occluded)
+        data = losses.fusion_data(losses.fuse(target, guess, occluded), rows.total)
+        total = losses.over_scales(found.outputs, clean[0] / 255, data, rows.total, task.smoothness)
+        return total, occluded, jnp.sum(~occluded, dtype=target.dtype)
+
+    return stage
+
+
+def consult(
+    stereo: Callable[[Weights, Array, Array], Array], weights: Weights, left: Array, right: Array, alpha: float
+) -> tuple[Array, Array]:
+    """A frozen stereo network's disparity of the left view and what is occluded there, (B, H, W) each. Images RGB 0..255."""
+    disparity = stereo(weights, left, right).astype(left.dtype)
+    other = mirrored(stereo)(weights, left, right).astype(left.dtype)
+    return disparity, losses.occlusion(disparity, other, alpha)
+
+
+def picture(host: Mapping[str, np.ndarray], shown: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Left view, disparity, and the same with what is occluded blackened, one above the other, (H, W, 3) uint8."""
+    from bridgedepth_jax.visualize import colorize
+
+    left, disparity, occluded = (np.asarray(shown[name])[0] for name in ("left", "disparity", "occluded"))
+    top = max(float(np.quantile(disparity, 0.99)), 1.0)
+    rows = (np.clip(left, 0, 255).astype(np.uint8), colorize(disparity, top), colorize(disparity, top, ~occluded))
+    return np.concatenate(rows)
