@@ -9,7 +9,12 @@ from jaxtyping import AbstractArray
 
 
 def check(function: Callable) -> Callable:
-    """The function, its arguments and result held to their shapes; other annotations are pyright's business."""
+    """The function, its arguments and result held to their shapes; other annotations are pyright's business.
+
+    Not what makes a dataclass: in trees, its fields are also shapes and shardings.
+    """
+    if function.__name__ == "__init__":
+        return function
     hints = dict(getattr(function, "__annotations__", {}))
     shaped = {name: hint for name, hint in hints.items() if _names_a_shape(hint)}
     if not shaped:

@@ -82,7 +82,9 @@ def eigen_improved(
     return _one(truth, disparity, truth > 0, focal_baseline)
 
 
-def _one(truth: np.ndarray, disparity: np.ndarray, mask: Bool[np.ndarray, "H W"], focal_baseline: float | None) -> dict[str, float]:
+def _one(
+    truth: np.ndarray, disparity: np.ndarray, mask: Bool[np.ndarray, "H W"], focal_baseline: float | None
+) -> dict[str, float]:
     height, width = truth.shape
     if not mask.any():
         raise InputError(f"a depth map of {height} x {width} without any pixel that counts")

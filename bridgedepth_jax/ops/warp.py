@@ -31,9 +31,7 @@ def warp_rows(
     return sample_along_rows(image, x[..., None])[..., 0, :]
 
 
-def row_correlation(
-    left: Float[Array, "B H W C"], right: Float[Array, "B H W C"], radius: int
-) -> Float[Array, "B H W K"]:
+def row_correlation(left: Float[Array, "B H W C"], right: Float[Array, "B H W C"], radius: int) -> Float[Array, "B H W K"]:
     """Channel j is the mean over channels of left(x) * right(x - (j - radius)), 0 where that is outside; K = 2 radius + 1."""
     width = left.shape[2]
     padded = jnp.pad(right, ((0, 0), (0, 0), (radius, radius), (0, 0)))

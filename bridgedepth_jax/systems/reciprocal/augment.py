@@ -33,7 +33,8 @@ def augment(
         pair = [jnp.where(flipped, a[:, ::-1], b) for a, b in ((right, left), (left, right))]
         draws = jax.random.uniform(shades, (4,), left.dtype)
         changed = jax.random.bernoulli(recolour, colour)
-        return (*pair, *(jnp.where(changed, jitter(view, draws), view) for view in pair))
+        seen = [jnp.where(changed, jitter(view, draws), view) for view in pair]
+        return pair[0], pair[1], seen[0], seen[1]
 
     found = jax.vmap(one)(left, right, keys)
     return Views(found[:2], found[2:])

@@ -27,7 +27,7 @@ class StereoNetConfig:
         if len(self.estimator) != 5:
             raise InputError(f"model.estimator has {len(self.estimator)} widths, expected 5")
         if len(self.context) != len(self.dilations):
-            raise InputError(f"model.context has {len(self.context)} widths and {len(self.dilations)} dilations, expected as many")
+            raise InputError(f"model.context has {len(self.context)} widths, {len(self.dilations)} dilations, expected as many")
 
     @property
     def multiple(self) -> int:

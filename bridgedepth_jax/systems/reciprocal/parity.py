@@ -346,8 +346,11 @@ def check_velodyne(folder: Path) -> Iterator[Row]:
     """The depth map of a scan, and the variant with the camera's depth."""
     calibration, points = kitti_raw.read_calibration(folder), kitti_raw.read_scan(folder / "scan.bin")
     with np.load(folder / "expected.npz") as expected:
-        for key, kind in (("depth", "forward"), ("depth_camera", "camera")):
-            found = kitti_raw.project(points, calibration, depth=kind)
+        maps = {
+            "depth": kitti_raw.project(points, calibration, depth="forward"),
+            "depth_camera": kitti_raw.project(points, calibration, depth="camera"),
+        }
+        for key, found in maps.items():
             yield Row(folder.name, f"{key}, metres", apart(found, expected[key]), DEPTH)
 
 

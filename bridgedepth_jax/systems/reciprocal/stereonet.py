@@ -104,9 +104,7 @@ class StereoNet(nn.Module):
     config: StereoNetConfig
 
     @nn.compact
-    def __call__(
-        self, left: Float[Array, "B H W 3"], right: Float[Array, "B H W 3"]
-    ) -> tuple[Float[Array, "B _h _w"], ...]:
+    def __call__(self, left: Float[Array, "B H W 3"], right: Float[Array, "B H W 3"]) -> tuple[Float[Array, "B _h _w"], ...]:
         c, (height, width) = self.config, left.shape[1:3]
         if height % c.multiple or width % c.multiple:
             raise ValueError(f"an image of {height} x {width}, expected multiples of {c.multiple}")
@@ -121,7 +119,7 @@ class StereoNet(nn.Module):
             if d is None:
                 d = jnp.zeros((*one.shape[:3], 1), one.dtype)
             else:
-                d = 2 * resize_bilinear(d, one.shape[1:3], align_corners=False)
+                d = 2 * resize_bilinear(d, (one.shape[1], one.shape[2]), align_corners=False)
                 other = warp_rows(other, d[..., 0])
             correlation = row_correlation(*(normalize(one, other) if c.normalize_features else (one, other)), c.radius)
             correlation = nn.leaky_relu(correlation, SLOPE)
