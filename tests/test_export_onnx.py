@@ -144,7 +144,8 @@ def test_a_network_of_two_inputs_and_batches(checkpoint, pair, tmp_path):
     for a, b, c in zip(from_bytes, from_floats, expected, strict=True):
         assert a.shape == (2, 1, HEIGHT, WIDTH)
         np.testing.assert_array_equal(a, b)
-        assert np.median(np.abs(a - np.asarray(c))) < 2e-5
+        difference = pairs.compare(a, np.asarray(c))
+        assert difference.median <= 5e-4 and difference.beyond <= 0.02  # of synthetic weights
     nodes = int(re.search(r"tiny_37x50.onnx: (\d+) nodes", "\n".join(said))[1])
     assert nodes < 1600
     model = onnx.load(str(single))
@@ -172,17 +173,24 @@ def test_float16_is_float16_where_it_may_be(checkpoint, pair, tmp_path):
 def test_float16_that_overflows_names_the_layer(checkpoint, pair, tmp_path):
     found, folder = checkpoint
     huge = jax.tree.map(np.copy, found.params)
-    huge["mono"]["depth_head"]["scratch"]["refinenet2"]["out_conv"]["kernel"] *= 1e7
+    huge["mono"]["depth_head"]["scratch"]["refinenet2"]["out_conv"]["kernel"] *= 3e4
     broken = Checkpoint(found.kind, huge, found.config, {})
     with pytest.raises(InputError, match=r"refinenet2/out_conv.* reaches .*e\+.* float16 ends at 65504"):
         pairs.export_onnx(broken, folder, tmp_path, "x", pair, pairs.OnnxOptions(((32, 48),), dtype="float16"), lambda _: None)
     assert not list(tmp_path.iterdir())
 
 
-def test_activations_are_those_of_float32():
-    half = lambda w, x: ((x.astype(np.float16) * w) * 1000).astype(np.float32) / 1000
-    (largest,) = largest_activations(half, np.float16(8), np.full((2, 2), 32.0, np.float32)).values()
-    assert largest == 256_000
+def test_activations_are_those_of_float32(tmp_path):
+    def half(weight, x):
+        with jax.named_scope("layer"):
+            y = x.astype(np.float16) * weight
+        with jax.named_scope("next"):
+            return jnp.where(y > 0, -jnp.inf, y * 1000).astype(np.float32) / 1000  # minus infinity is a mask
+
+    x = np.asarray([[32, -32]], np.float32)
+    graph = to_graph(half, np.float16(8), {"x": jax.ShapeDtypeStruct(x.shape, x.dtype)}, ("y",))
+    assert largest_activations(graph, {"x": x}, tmp_path) == {"layer": 256, "next": 256_000}
+    assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="65504"):
         check_float16({"a": 1.0, "b": float("inf")})
 

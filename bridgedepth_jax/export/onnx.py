@@ -58,13 +58,16 @@ def convert(graph: Graph, jaxpr: Any, consts: Sequence[Value], arguments: Sequen
     def read(var: Any) -> Value:
         return constant(np.asarray(var.val, var.aval.dtype)) if hasattr(var, "val") else values[var]
 
+    outer = graph.scope
     for equation in jaxpr.eqns:
+        graph.scope = "/".join(part for part in (outer, str(equation.source_info.name_stack)) if part)
         inputs = [read(var) for var in equation.invars]
         results = translate(graph, equation, inputs)
         for var, value in zip(equation.outvars, results, strict=True):
             if value.shape != var.aval.shape or value.dtype != var.aval.dtype:
                 raise AssertionError(f"{equation.primitive.name}: {value.shape} {value.dtype} for {var.aval}")
             values[var] = value
+    graph.scope = outer
     return [read(var) for var in jaxpr.outvars]
 
 

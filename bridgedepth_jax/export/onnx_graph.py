@@ -64,6 +64,7 @@ class Node(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: tuple[tuple[str, Any], ...]
+    scope: str = ""  # of the modules that it comes from
 
 
 class Graph:
@@ -73,6 +74,7 @@ class Graph:
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
         self.nodes: list[Node] = []
+        self.scope = ""  # of nodes from now on
         self.constants: dict[str, np.ndarray] = {}
         self.dtypes: dict[str, np.dtype] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -131,7 +133,7 @@ class Graph:
         if key not in self._made:
             names = tuple(f"t{self._names + i}" for i in range(len(results)))
             self._names += len(results)
-            node = Node(operator, tuple(inputs), names, marks)
+            node = Node(operator, tuple(inputs), names, marks, self.scope)
             self.nodes.append(node)
             self._made[key] = names
             for name in names:
@@ -149,7 +151,8 @@ class Graph:
         if value.dtype == dtype:
             return value
         if value.array is not None:
-            return value._replace(array=value.array.astype(dtype), dtype=dtype)
+            with np.errstate(over="ignore"):  # infinity is found where the graph is measured
+                return value._replace(array=value.array.astype(dtype), dtype=dtype)
         to = onnx_type(dtype, "a conversion")
         return value._replace(name=self.node("Cast", [value.name], value.held, dtype, to=to).name, dtype=dtype)
 

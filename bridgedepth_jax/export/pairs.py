@@ -18,7 +18,6 @@ import jax
 import numpy as np
 
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.export.activations import check_float16, largest_activations
 from bridgedepth_jax.files import make_folder
 from bridgedepth_jax.store.checkpoint import Checkpoint
 from bridgedepth_jax.system import System, find_system
@@ -111,12 +110,9 @@ def compare(disparity: np.ndarray, reference: np.ndarray) -> Difference:
 
 def run_onnx(file: Path, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """`left` and `right` through onnxruntime on the CPU."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError("onnxruntime is not installed: pip install 'bridgedepth-jax[onnx]'") from None
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    results = session.run(list(NAMES), dict(zip(("left", "right"), images, strict=True)))
+    from bridgedepth_jax.export.runtime import session
+
+    results = session(file).run(list(NAMES), dict(zip(("left", "right"), images, strict=True)))
     return [np.asarray(result) for result in results]
 
 
@@ -152,6 +148,7 @@ def export_onnx(
     named), numbers that differ from JAX's.
     """
     from bridgedepth_jax.export import onnx, onnx_graph
+    from bridgedepth_jax.export.activations import check_float16, largest_activations
 
     system = stereo(checkpoint)
     if options.batch < 1:
@@ -171,15 +168,16 @@ def export_onnx(
 
     graphs = {}
     for file, (height, width) in zip(files, options.sizes, strict=True):
-        if options.dtype == "float16":
-            images = resized(*pair, height, width, options.batch)
-            largest = largest_activations(function, weights, *images)
-            for layer, value in largest.items():
-                say(f"{value:12.4g}  {layer}")
-            check_float16(largest)
         kind = jax.ShapeDtypeStruct((options.batch, 3, height, width), np.dtype(options.input))
         graphs[file] = onnx.to_graph(function, weights, {"left": kind, "right": kind}, NAMES)
         say(f"{file}: {len(graphs[file].nodes)} nodes")
+        if options.dtype == "float16":
+            images = [image.astype(options.input) for image in resized(*pair, height, width, options.batch)]
+            with tempfile.TemporaryDirectory() as scratch:
+                largest = largest_activations(graphs[file], dict(zip(("left", "right"), images, strict=True)), Path(scratch))
+            for layer, value in largest.items():
+                say(f"{value:12.4g}  {layer}")
+            check_float16(largest)
 
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=out) as scratch:
         places = {}
