@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{pair.name}, {width}x{height}: {time.perf_counter() - began:.1f} s, compilation included if there was one")
 
     kinds = ["disparity", "color", "confidence"] + (["cloud"] if pair.calibration else [])
-    result = outputs.Result(pair.name, pair.left, prediction, pair.calibration, z_far=args.z_far)
+    result = outputs.PredictedPair(pair.name, pair.left, prediction, pair.calibration, z_far=args.z_far)
     files = outputs.save(args.out, result, kinds)
     files.append(args.out / f"{pair.name}_overview.png")
     write_png(files[-1], demo.overview(pair.left, prediction.disparity, truth))

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     source = itertools.chain([first], ahead)
     predicted = run.predict(predictor, source, batch=args.batch, scale=args.scale, consistency=consistency)
     results = (
-        outputs.Result(pair.name, pair.left, prediction, pair.calibration, args.max_disparity, args.z_far)
+        outputs.PredictedPair(pair.name, pair.left, prediction, pair.calibration, args.max_disparity, args.z_far)
         for pair, prediction in tqdm(predicted, total=total or None, unit=" pairs", bar_format=options.BAR)
     )
     if is_video:

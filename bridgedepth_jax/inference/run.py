@@ -127,13 +127,13 @@ def predict(
             yield pair, whole.pair(i)
 
 
-def write_images(folder: Path, results: Iterable[outputs.Result], kinds: Sequence[str]) -> None:
+def write_images(folder: Path, results: Iterable[outputs.PredictedPair], kinds: Sequence[str]) -> None:
     """Names each file on stdout."""
     for result in results:
         _save(folder, result, kinds)
 
 
-def write_video(folder: Path, results: Iterable[outputs.Result], kinds: Sequence[str], name: str, fps: float) -> None:
+def write_video(folder: Path, results: Iterable[outputs.PredictedPair], kinds: Sequence[str], name: str, fps: float) -> None:
     """One colour video <name>_color.mp4 with one range; all other kinds frame by frame, as for images.
 
     Without `max_disparity` in the results, the range ends at the largest disparity of the first FRAMES_FOR_RANGE frames.
@@ -155,6 +155,6 @@ def write_video(folder: Path, results: Iterable[outputs.Result], kinds: Sequence
         print(folder / f"{name}_color.mp4")
 
 
-def _save(folder: Path, result: outputs.Result, kinds: Sequence[str]) -> None:
+def _save(folder: Path, result: outputs.PredictedPair, kinds: Sequence[str]) -> None:
     for path in outputs.save(folder, result, kinds):
         tqdm.write(str(path))

@@ -70,3 +70,14 @@ def fuse(
         path = fusion(levels[i - 1], None, size) if path is None else fusion(path, levels[i - 1], size)
     assert path is not None
     return path
+
+
+class EncoderFusion(nn.Module):
+    """The stereo encoders' `scratch`: three maps without aligned corners, at the finest's resolution."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: list[Float[Array, "B _ _ _"]]) -> Float[Array, "B H W C"]:
+        return fuse(maps, self.features, align_corners=False, last_size=None, dtype=self.dtype)

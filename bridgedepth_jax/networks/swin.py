@@ -22,7 +22,7 @@ from bridgedepth_jax.layers import (
     softmax,
 )
 from bridgedepth_jax.networks.config import BackboneConfig
-from bridgedepth_jax.networks.convnext import Scratch
+from bridgedepth_jax.networks.fusion import EncoderFusion
 from bridgedepth_jax.ops.image import normalize
 from bridgedepth_jax.ops.windows import (
     pad_to_windows,
@@ -123,4 +123,4 @@ class Swin(nn.Module):
                 x = SwinBlock(heads, c.window, shift, rate, self.dtype, name=name)(x, train=train)
                 done += 1
             maps.append(layer_norm(1e-6, self.dtype, f"norms_{stage}")(x))
-        return Scratch(c.out_channels, self.dtype, name="scratch")(maps)
+        return EncoderFusion(c.out_channels, self.dtype, name="scratch")(maps)
