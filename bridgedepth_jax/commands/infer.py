@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
     first = next(ahead)  # what is wrong with it shows before the weights are loaded
 
     predictor = Predictor.load(args.checkpoint, dtype=args.dtype, devices=args.devices, check_order=False)
+    run.check_size(first, args.scale, predictor.minimum)
     make_folder(args.out, "--out")
     consistency = any(outputs.OUTPUTS[kind].needs_occlusion for kind in kinds)
     source = itertools.chain([first], ahead)

@@ -74,6 +74,8 @@ def _cloud(path: Path, result: PredictedPair) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
+    """One kind of file that is written for a pair."""
+
     ending: str  # of the file: <name>_<ending>
     write: Callable[[Path, PredictedPair], None]
     needs_calibration: bool = False
@@ -113,5 +115,6 @@ def save(folder: Path, result: PredictedPair, kinds: Iterable[str]) -> list[Path
 
 
 def write_npy(path: Path, values: np.ndarray) -> None:
+    """An array as a NumPy file, whole or not at all."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, values)

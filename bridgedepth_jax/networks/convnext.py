@@ -1,4 +1,7 @@
-"""ConvNeXt-Tiny without its last stage, fused to 1/4; torchvision's numbering (spec section 3, `convnext`)."""
+"""ConvNeXt-Tiny (arXiv 2201.03545) without its last stage, fused to 1/4; torchvision's numbering.
+
+Spec `architecture.md` section 3, `convnext`. Letters: B batch, H W image or map, h w map at 1/4, C channels.
+"""
 
 from typing import Any
 

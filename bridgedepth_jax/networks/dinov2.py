@@ -1,4 +1,4 @@
-"""DINOv2 vision transformer, patch 14, no register tokens (spec section 2.1).
+"""DINOv2 vision transformer, patch 14, no register tokens (arXiv 2304.07193; spec `architecture.md` section 2.1).
 
 Letters: B batch, T tokens (class token first), D width, H heads, K head width.
 """

@@ -1,4 +1,7 @@
-"""The DPT head: four token maps to one dense feature map, or to depth (spec section 2.2)."""
+"""The head of DPT (arXiv 2103.13413) in Depth Anything V2: four token maps to one dense feature map, or to depth.
+
+Spec `architecture.md` section 2.2. Letters: B batch, T tokens of an image, D their width, H W C a map.
+"""
 
 from typing import Any
 

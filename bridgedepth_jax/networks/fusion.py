@@ -1,4 +1,7 @@
-"""The multi-scale fusion of the DPT head, shared by the monocular branch and the stereo encoder (spec sections 2.2, 3)."""
+"""The multi-scale fusion of DPT (arXiv 2103.13413), shared by its head and the stereo encoders.
+
+Spec `architecture.md` sections 2.2 and 3. Letters: B batch, H W C a map, H2 W2 C2 the fused one.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,6 @@
-"""Swin-T (v1) without its last stage, fused to 1/4; torchvision's numbering (spec section 3, `swin`).
+"""Swin-T (v1, arXiv 2103.14030) without its last stage, fused to 1/4; torchvision's numbering.
+
+Spec `architecture.md` section 3, `swin`.
 
 Letters: B batch, M windows of the whole batch, P pixels of a window, H heads, K head width.
 """
@@ -33,9 +35,11 @@ from bridgedepth_jax.ops.windows import (
     unpartition,
 )
 
+MASKED = -100  # added to logits of pairs across the wrap, as torchvision does; not quite -inf
+
 
 class ShiftedWindowAttention(nn.Module):
-    """Self attention in windows, shifted along the sides that hold more than one; wrapped regions are masked by -100."""
+    """Self attention in windows, shifted along the sides that hold more than one; wrapped regions are masked."""
 
     heads: int
     window: int
@@ -58,7 +62,7 @@ class ShiftedWindowAttention(nn.Module):
         logits = jnp.einsum("mhpk,mhqk->mhpq", q, k).astype(delicate) * q.shape[-1] ** -0.5 + bias
         if any(shift):
             wrapped = shift_regions(rows, columns, w, shift)  # (windows of one image, P, P)
-            mask = jnp.where(jnp.asarray(wrapped), jnp.asarray(-100, delicate), 0)[None, :, None]
+            mask = jnp.where(jnp.asarray(wrapped), jnp.asarray(MASKED, delicate), 0)[None, :, None]
             per_image = logits.reshape(-1, len(wrapped), *logits.shape[1:])
             logits = (per_image + mask).reshape(logits.shape)
         out = jnp.einsum("mhpq,mhqk->mhpk", softmax(logits).astype(v.dtype), v)

@@ -78,6 +78,7 @@ class RelativeTable(nn.Module):
     """Mixin: the table of relative encodings and its look-up for two window sides."""
 
     def encodings(self, query: int, key: int, dim: int, heads: int) -> Float[Array, "P Q h E"]:
+        """Of all pairs of pixels of a query and a key window with `query` and `key` pixels a side; `dim` = heads * k."""
         table = self.param("relative_position_enc_table", normal_002, (table_size(query, key), 3 * dim))
         return table.reshape(-1, heads, 3 * dim // heads)[relative_index(query, key)]
 
