@@ -1,11 +1,6 @@
 """Floors: imports go downwards only, without circles, and no shared floor names a system."""
 
 import ast
-import importlib.metadata
-import re
-import sys
-import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -128,32 +123,3 @@ def _types(tree: ast.Module) -> set[str]:
         if isinstance(node, ast.Assign):
             found |= {target.id for target in node.targets if isinstance(target, ast.Name) and not target.id.isupper()}
     return {name for name in found if name[:1].isupper() and len(name) > 1}
-
-
-CAME_WITH = {"google": "tensorflow-datasets", "starlette": "nicegui"}  # parts of what an extra brings: import -> distribution
-
-
-def test_dependencies_are_what_is_imported():
-    """What pyproject.toml declares, for use or in an extra, and what the package imports, are the same."""
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
-    always = _names(project["dependencies"])
-    declared = always.union(*(_names(rows) for extra, rows in project["optional-dependencies"].items() if extra != "test"))
-    distributions = importlib.metadata.packages_distributions()
-    brought_by = lambda name: _names([CAME_WITH[name]] if name in CAME_WITH else distributions.get(name, [name]))
-    owners = {name: brought_by(name) for path in ALL.values() for name in _outside(ast.parse(path.read_text()))}
-    assert not {name for name, by in owners.items() if not by & declared}, "imported, but no dependency"
-    assert not always - set().union(*owners.values()), "declared, but never imported"
-
-
-def _names(rows: Iterable[str]) -> set[str]:
-    return {re.split(r"[\[>=<;]", row)[0].replace("_", "-").lower() for row in rows}
-
-
-def _outside(tree: ast.AST) -> set[str]:
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
-    return found - sys.stdlib_module_names - {"bridgedepth_jax"}
