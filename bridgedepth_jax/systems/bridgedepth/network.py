@@ -92,12 +92,13 @@ class BridgeDepth(nn.Module):
     @nn.compact
     def __call__(
         self,
-        left: Float[Array, "B H W 3"],
-        right: Float[Array, "B H W 3"],
+        left: Array,
+        right: Array,
         *,
         train: bool = False,
         train_mono: bool = False,
     ) -> StereoOutput:
+        """Of (B, H, W, 3) twice. Raises ValueError for other shapes, and for sizes that the network cannot take."""
         check_images(left, right, train=train)
         with jax.default_matmul_precision(self.config.precision):
             return self._forward(left, right, train=train, train_mono=train_mono)
