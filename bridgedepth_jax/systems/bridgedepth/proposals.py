@@ -45,7 +45,7 @@ class LevelConv(nn.Module):
         kernel = self.param("kernel", kaiming_normal, (LEVEL_KERNEL, x.shape[-1], self.features)).astype(self.dtype)
         bias = self.param("bias", zeros, (self.features,)).astype(self.dtype)
         flat = x.astype(self.dtype).reshape(-1, *x.shape[3:])
-        y = lax.conv_general_dilated(flat, kernel, (1,), [(LEVEL_KERNEL // 2,) * 2], dimension_numbers=CONV1D)
+        y = lax.conv_general_dilated(flat, kernel, (1,), [(LEVEL_KERNEL // 2, LEVEL_KERNEL // 2)], dimension_numbers=CONV1D)
         return y.reshape(*x.shape[:4], -1) + bias.reshape(1, 1, 1, 1, -1)
 
 
