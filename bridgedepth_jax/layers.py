@@ -1,4 +1,4 @@
-"""Leaf modules. Parameter names and initial values are PyTorch's; shapes are JAX's (spec section 8, house style).
+"""Leaf modules. Parameter names and initial values are PyTorch's; shapes are JAX's (spec `architecture.md` section 8).
 
 Parameters are float32; `dtype` is what a layer computes and returns in. Letters: B batch, T tokens, H heads, K head width.
 """
@@ -61,6 +61,7 @@ class Linear(nn.Module):
     dtype: Any = jnp.float32
 
     def weights(self, fan_in: int) -> tuple[Array, Array | None]:
+        """Kernel (fan_in, features) and bias (features,) in `dtype`, for what applies them in another order."""
         kernel = self.param("kernel", self.kernel_init or torch_default, (fan_in, self.features))
         bias_init = zeros if self.kernel_init else torch_default_bias(fan_in)
         bias = self.param("bias", bias_init, (self.features,)) if self.use_bias else None

@@ -80,7 +80,7 @@ def test_tiles_of_a_local_function_equal_the_whole():
     """Pixels averaged in cells and repeated again: overlaps agree, so blending changes nothing; any size, slivers too."""
     shrink = lambda x: x.reshape(*x.shape[:1], x.shape[1] // 8, 8, x.shape[2] // 8, 8, -1).mean((2, 4))
     grow = lambda z: jnp.repeat(jnp.repeat(z, 8, 1), 8, 2)
-    image = jax.random.normal(jax.random.key(0), (1, 72, 104, 2))
+    image = jax.random.normal(jax.random.key(0), (1, 72, 104, 3))
     latent = encode_tiled(shrink, image, 32)
     np.testing.assert_allclose(latent, shrink(image), atol=1e-6)
     np.testing.assert_allclose(decode_tiled(grow, latent, 32), grow(latent), atol=1e-6)

@@ -21,7 +21,7 @@ from bridgedepth_jax.data.pairs import Pair
 from bridgedepth_jax.evaluation.protocol import Protocol, default_protocol
 from bridgedepth_jax.evaluation.quoted import QUOTED
 from bridgedepth_jax.evaluation.records import Record
-from bridgedepth_jax.evaluation.runner import Evaluator
+from bridgedepth_jax.evaluation.runner import Evaluator, Item
 from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
 from bridgedepth_jax.evaluation.suite import Method, draw, from_config, match_sgbm
 from bridgedepth_jax.networks.config import BackboneConfig, MonoConfig
@@ -242,16 +242,14 @@ def test_network_batch_and_devices(workspace, checkpoint):
     """Batch 1 and 8, one device and eight: the same numbers, though single pixels of a float32 network may choose otherwise."""
     method, _, config = load_method(str(checkpoint), None)
 
-    def read(pair):
-        left, right = views(int(pair.name), 9.0)
-        return dict(
-            left=left, right=right, disparity=np.full((48, 80), 9, np.float32), valid=left[..., 0] < 200, name=pair.name
-        )
+    def read(seed):
+        left, right = views(seed, 9.0)
+        return dict(left=left, right=right, disparity=np.full((48, 80), 9, np.float32), valid=left[..., 0] < 200, name="")
 
-    pairs = [Pair("planes", str(i), "sparse", Path(), Path()) for i in range(10)]
+    items = [Item(str(i), functools.partial(read, i)) for i in range(10)]
     one, batch, eight = (
         Evaluator(estimate(config), multiple=16, minimum=32, batch=size, devices=jax.devices()[:devices])(
-            method.params, pairs, Protocol("planes"), read=read
+            method.params, items, Protocol("planes")
         )
         for size, devices in ((1, 1), (8, 1), (8, 8))
     )

@@ -1,5 +1,6 @@
 """Evaluation of a data set: independent of batch, devices, processes, order and interruptions; nothing left out silently."""
 
+import functools
 import json
 import os
 import subprocess
@@ -12,11 +13,10 @@ import numpy as np
 import pytest
 
 from bridgedepth_jax.data.calibration import kitti_calibration
-from bridgedepth_jax.data.pairs import Pair
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, default_protocol, pixel_masks
 from bridgedepth_jax.evaluation.records import Record, ResultsFile, summarize
-from bridgedepth_jax.evaluation.runner import Evaluator
+from bridgedepth_jax.evaluation.runner import Evaluator, Item
 from bridgedepth_jax.system import Estimate
 
 SIZES = ((48, 64), (61, 93), (64, 96), (40, 50))
@@ -43,15 +43,14 @@ def make_sample(index, broken=True):
     return sample
 
 
-def read(pair):
-    index = int(pair.name.removeprefix("image"))
+def read(index):
     if index == 11:
-        raise InputError(f"{pair.left}: not a complete image file (3 bytes)")
+        raise InputError(f"image{index}.png: not a complete image file (3 bytes)")
     return make_sample(index)
 
 
-def make_pairs(count=14):
-    return [Pair("fake", f"image{i}", "sparse", Path(f"image{i}.png"), Path("right.png")) for i in range(count)]
+def make_items(count=14):
+    return [Item(f"image{index}", functools.partial(read, index)) for index in range(count)]
 
 
 def predict(params, left, right):
@@ -66,9 +65,9 @@ def predict(params, left, right):
 PARAMS = {"scale": np.full(4, 0.3, np.float32)}
 
 
-def evaluate(pairs=None, done=(), on_record=None, params=PARAMS, **options):
+def evaluate(items=None, done=(), on_record=None, params=PARAMS, **options):
     evaluator = Evaluator(predict, multiple=16, minimum=32, **options)
-    return evaluator(params, make_pairs() if pairs is None else pairs, PROTOCOL, read=read, done=done, on_record=on_record)
+    return evaluator(params, make_items() if items is None else items, PROTOCOL, done=done, on_record=on_record)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +92,7 @@ def test_batch_and_devices(reference, batch, devices, fused):
 
 
 def test_order_of_images(reference):
-    assert_same(evaluate(pairs=make_pairs()[::-1], batch=4, devices=jax.devices()[:1]), reference)
+    assert_same(evaluate(items=make_items()[::-1], batch=4, devices=jax.devices()[:1]), reference)
 
 
 def test_values_against_numpy(reference):
@@ -125,9 +124,9 @@ def test_problems_are_named_and_counted(reference):
 
 
 def test_a_prediction_that_is_not_finite_is_a_problem():
-    records = evaluate(params={"scale": np.full(4, np.nan, np.float32)}, pairs=make_pairs(2), devices=jax.devices()[:1])
+    records = evaluate(params={"scale": np.full(4, np.nan, np.float32)}, items=make_items(2), devices=jax.devices()[:1])
     assert all("prediction not finite" in record.problem for record in records)
-    records = evaluate(params={"scale": np.full(4, 1e30, np.float32)}, pairs=make_pairs(2), devices=jax.devices()[:1])
+    records = evaluate(params={"scale": np.full(4, 1e30, np.float32)}, items=make_items(2), devices=jax.devices()[:1])
     assert all("rmse is not finite" in record.problem for record in records)
 
 
@@ -144,15 +143,15 @@ def test_means(reference):
 @pytest.mark.parametrize("fused", [False, True])
 def test_one_compilation_per_size(fused):
     evaluator = Evaluator(predict, multiple=16, minimum=32, batch=2, fused=fused, devices=jax.devices()[:1])
-    evaluator(PARAMS, make_pairs(), PROTOCOL, read=read)
-    evaluator(PARAMS, make_pairs(), PROTOCOL, read=read)
+    evaluator(PARAMS, make_items(), PROTOCOL)
+    evaluator(PARAMS, make_items(), PROTOCOL)
     assert {rows for rows, *_ in evaluator.steps} == {2 if fused else 1}
     assert len(evaluator.steps) == len({key[1:] for key in evaluator.steps}) == 2
 
 
 def test_bucket_merges_sizes_and_says_what_it_takes():
     evaluator = Evaluator(predict, batch=2, devices=jax.devices()[:1], bucket=64, multiple=16)
-    evaluator(PARAMS, make_pairs(), PROTOCOL, read=read)
+    evaluator(PARAMS, make_items(), PROTOCOL)
     assert {key[1:] for key in evaluator.steps} == {(64, 64), (64, 128)}
     with pytest.raises(InputError, match="bucket 24"):
         Evaluator(predict, bucket=24, multiple=16)
@@ -160,7 +159,7 @@ def test_bucket_merges_sizes_and_says_what_it_takes():
 
 def test_interrupted_and_continued(reference, tmp_path):
     path = tmp_path / "images-0.jsonl"
-    states = {pair.name: "as it was" for pair in make_pairs()}
+    states = {item.name: "as it was" for item in make_items()}
     file = ResultsFile(tmp_path, 0, "abc", states)
 
     class Stop(Exception):
@@ -195,7 +194,7 @@ def test_a_damaged_results_file_is_refused(tmp_path):
 
 def test_a_name_that_occurs_twice_is_refused():
     with pytest.raises(InputError, match="image0"):
-        evaluate(pairs=[*make_pairs(1), *make_pairs(1)])
+        evaluate(items=[*make_items(1), *make_items(1)])
 
 
 def test_raw_answers_of_a_matcher():
@@ -204,7 +203,7 @@ def test_raw_answers_of_a_matcher():
         raw[:, ::2] = np.nan
         return np.where(np.isnan(raw), np.float32(1), raw), raw
 
-    records = Evaluator(match=match, devices=jax.devices()[:1])(None, make_pairs(3), PROTOCOL, read=read)
+    records = Evaluator(match=match, devices=jax.devices()[:1])(None, make_items(3), PROTOCOL)
     values = records[0].values()
     assert values["raw/all/unlimited"]["epe"] == pytest.approx(1, rel=1e-5)
     assert 40 < values["raw/all/unlimited"]["density"] < 60

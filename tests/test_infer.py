@@ -79,7 +79,7 @@ def test_every_output_of_a_pair(checkpoint, predictor, scene):
 def test_kitti_png_says_what_it_clips(tmp_path, capsys):
     disparity = np.full((4, 5), 300, np.float32)
     disparity[0] = 0
-    result = outputs.Result("name", np.zeros((4, 5, 3), np.uint8), Prediction(disparity, np.ones_like(disparity)))
+    result = outputs.PredictedPair("name", np.zeros((4, 5, 3), np.uint8), Prediction(disparity, np.ones_like(disparity)))
     (path,) = outputs.save(tmp_path, result, ["disparity-png"])
     back, valid = read_disparity(path, "kitti")
     np.testing.assert_array_equal(back, np.where(disparity, np.float32(65535 / 256), np.float32(1 / 256)))

@@ -105,3 +105,21 @@ def test_no_circles():
 
     for name in graph:
         visit(name, ())
+
+
+def test_no_two_things_of_the_shared_floors_share_a_name():
+    """Public classes and type aliases; a system may narrow one of the door's (`losses.Counts` of `system.Counts`)."""
+    where: dict[str, list[str]] = {}
+    for module, path in ALL.items():
+        if module.split(".")[0] != "systems":
+            for name in _types(ast.parse(path.read_text())):
+                where.setdefault(name, []).append(module)
+    assert not {name: modules for name, modules in where.items() if len(modules) > 1}
+
+
+def _types(tree: ast.Module) -> set[str]:
+    found = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name) and not target.id.isupper()}
+    return {name for name in found if name[:1].isupper() and len(name) > 1}

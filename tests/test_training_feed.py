@@ -33,11 +33,11 @@ def test_validation_reads_packed_sets_where_training_does(tmp_path):
     pack("eth3d", tmp_path / "raw", tmp_path / "packed")
     raw = Experiment(data=DataConfig(root=str(tmp_path / "raw")))
     packed = Experiment(data=DataConfig(root=str(tmp_path / "packed"), source="tfds"))
-    protocol, pairs, read = evaluation_set("eth3d", raw)
-    same_protocol, numbers, read_packed = evaluation_set("eth3d", packed)
-    assert protocol == same_protocol and len(pairs) == len(numbers) == 2
-    for pair, number in zip(pairs, numbers, strict=True):
-        one, two = read(pair), read_packed(number)
+    protocol, files = evaluation_set("eth3d", raw)
+    same_protocol, records = evaluation_set("eth3d", packed)
+    assert protocol == same_protocol and len(files) == len(records) == 2
+    for file, record in zip(files, records, strict=True):
+        one, two = file.read(), record.read()
         assert one["name"] == two["name"]
         np.testing.assert_array_equal(one["disparity"], two["disparity"])
     limited = dataclasses.replace(packed, eval=dataclasses.replace(packed.eval, limit=1))

@@ -38,7 +38,7 @@ class Case(NamedTuple):
     against: str | None
 
 
-class Result(NamedTuple):
+class Measurement(NamedTuple):
     """What was measured; times in seconds, memory in bytes."""
 
     forward: float
@@ -154,7 +154,7 @@ def drift(config: ModelConfig, params: Any, pair: list[np.ndarray], compiled: An
     return f"{np.median(difference):.3f} px, {(difference > 1).mean():.1%}"
 
 
-def measure(case: Case, cache: str) -> Result:
+def measure(case: Case, cache: str) -> Measurement:
     """One row, in a process that does nothing else; `cache` is an empty folder for compilations."""
     import jax
 
@@ -179,7 +179,7 @@ def measure(case: Case, cache: str) -> Result:
         if case.against:
             others.append(other_seconds(case.against))
     rates = costs["flops"] / np.asarray(times)
-    return Result(
+    return Measurement(
         forward=float(np.median(times)),
         rate=float(np.median(rates)),
         ceiling=float(np.median(ceilings)),

@@ -35,12 +35,14 @@ def run(args: argparse.Namespace) -> None:
     from bridgedepth_jax.data.formats import write_png
     from bridgedepth_jax.files import make_folder
     from bridgedepth_jax.inference import demo, outputs
+    from bridgedepth_jax.inference.run import check_size
     from bridgedepth_jax.inference.stereo import Predictor
 
     options.check_positive(args)
     options.check_out(args.out)
     pair, truth = read_pair(args)
     predictor = Predictor.load(args.checkpoint, devices=args.devices)
+    check_size(pair, args.scale, predictor.minimum)
     make_folder(args.out, "--out")
     began = time.perf_counter()
     prediction = predictor(pair.left, pair.right, scale=args.scale)
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{pair.name}, {width}x{height}: {time.perf_counter() - began:.1f} s, compilation included if there was one")
 
     kinds = ["disparity", "color", "confidence"] + (["cloud"] if pair.calibration else [])
-    result = outputs.Result(pair.name, pair.left, prediction, pair.calibration, z_far=args.z_far)
+    result = outputs.PredictedPair(pair.name, pair.left, prediction, pair.calibration, z_far=args.z_far)
     files = outputs.save(args.out, result, kinds)
     files.append(args.out / f"{pair.name}_overview.png")
     write_png(files[-1], demo.overview(pair.left, prediction.disparity, truth))

@@ -45,6 +45,6 @@ def run(args: argparse.Namespace) -> None:
     predictor = DepthPredictor.load(args.checkpoint, dtype=args.dtype, devices=args.devices)
     for name, image in tqdm(itertools.chain([first], images), total=len(files), unit=" images", bar_format=options.BAR):
         depth = predictor(image, size=args.size)
-        result = outputs.Result(name, image, Prediction(depth, np.ones_like(depth)))
+        result = outputs.PredictedPair(name, image, Prediction(depth, np.ones_like(depth)))
         for path in outputs.save(args.out, result, kinds):
             tqdm.write(str(path))

@@ -64,12 +64,13 @@ def run(args: argparse.Namespace) -> None:
     first = next(ahead)  # what is wrong with it shows before the weights are loaded
 
     predictor = Predictor.load(args.checkpoint, dtype=args.dtype, devices=args.devices, check_order=False)
+    run.check_size(first, args.scale, predictor.minimum)
     make_folder(args.out, "--out")
     consistency = any(outputs.OUTPUTS[kind].needs_occlusion for kind in kinds)
     source = itertools.chain([first], ahead)
     predicted = run.predict(predictor, source, batch=args.batch, scale=args.scale, consistency=consistency)
     results = (
-        outputs.Result(pair.name, pair.left, prediction, pair.calibration, args.max_disparity, args.z_far)
+        outputs.PredictedPair(pair.name, pair.left, prediction, pair.calibration, args.max_disparity, args.z_far)
         for pair, prediction in tqdm(predicted, total=total or None, unit=" pairs", bar_format=options.BAR)
     )
     if is_video:

@@ -17,7 +17,15 @@ from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.data.table import Kind
 from bridgedepth_jax.errors import InputError
 
-MAX_DISPARITY = 512.0
+# The original's constants, with which its weights were trained (spec `data.md`, Augmentation).
+MAX_DISPARITY = 512.0  # pixels; a dense sample's larger ones are not valid
+STRENGTH, SPARSE_STRENGTH = 0.4, 0.3  # factors of brightness and contrast are 1 plus or minus this
+HUE, SPARSE_HUE = 0.5 / 3.14, 0.3 / 3.14  # turns, either way; 3.14 as the original has it
+ERASED = (50, 100)  # pixels, from and below: sides of the eraser's rectangles
+FLIP_PROBABILITY = {"": 0.0, "hf": 0.5, "h": 0.5, "v": 0.1}
+SPARSE_BORDER = (20, 50)  # rows at the bottom, columns on both sides by which the draw of a sparse crop is widened
+Y_JITTER = 2  # rows, either way
+
 PROBE_STRIDE = 4  # of the pixels that mean colours are taken from
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -107,8 +115,7 @@ def augment(
 
 def draw_colours(kind: Kind, config: AugmentConfig, rng: np.random.Generator) -> tuple[Colour, Colour]:
     """Of the left and the right image; the same object twice where they share their draws."""
-    strength = 0.3 if kind == "sparse" else 0.4
-    hue = (0.3 if kind == "sparse" else 0.5) / 3.14
+    strength, hue = (SPARSE_STRENGTH, SPARSE_HUE) if kind == "sparse" else (STRENGTH, HUE)
     asymmetric = rng.random() < config.asymmetric_probability
 
     def draw() -> Colour:
@@ -132,7 +139,7 @@ def draw_rectangles(size: tuple[int, int], config: AugmentConfig, rng: np.random
     rectangles = []
     for _ in range(rng.integers(1, 3)):
         y0, x0 = int(rng.integers(size[0])), int(rng.integers(size[1]))
-        dy, dx = rng.integers(50, 100, 2).tolist()
+        dy, dx = rng.integers(*ERASED, 2).tolist()
         rectangles.append((y0, x0, min(y0 + dy, size[0]), min(x0 + dx, size[1])))
     return rectangles
 
@@ -140,6 +147,7 @@ def draw_rectangles(size: tuple[int, int], config: AugmentConfig, rng: np.random
 def draw_geometry(
     size: tuple[int, int], kind: Kind, crop: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
 ) -> Geometry:
+    """Size after the resize, mirroring and place of the crop (H, W of `crop`), so that the crop lies inside."""
     sparse = kind == "sparse"
     margin = 1 if sparse else 8
     least = max((crop[0] + margin) / size[0], (crop[1] + margin) / size[1])
@@ -153,14 +161,15 @@ def draw_geometry(
         if not config.enabled:
             scale_y = scale_x = least
         size = (round(size[0] * max(scale_y, least)), round(size[1] * max(scale_x, least)))
-    flipped = rng.random() < {"": 0.0, "hf": 0.5, "h": 0.5, "v": 0.1}[config.flip] and config.enabled
+    flipped = rng.random() < FLIP_PROBABILITY[config.flip] and config.enabled
     space_y, space_x = size[0] - crop[0], size[1] - crop[1]
     if sparse:  # the border is drawn more often, where the points are
-        y = min(int(rng.integers(space_y + 20)), space_y)
-        x = min(max(int(rng.integers(-50, space_x + 50)), 0), space_x)
+        bottom, sides = SPARSE_BORDER
+        y = min(int(rng.integers(space_y + bottom)), space_y)
+        x = min(max(int(rng.integers(-sides, space_x + sides)), 0), space_x)
     else:
         y, x = int(rng.integers(space_y + 1)), int(rng.integers(space_x + 1))
-    jitter = int(rng.integers(-2, 3)) if config.y_jitter and not sparse and config.enabled else 0
+    jitter = int(rng.integers(-Y_JITTER, Y_JITTER + 1)) if config.y_jitter and not sparse and config.enabled else 0
     return Geometry(size, config.flip if flipped else "", y, x, min(max(y + jitter, 0), space_y))
 
 

@@ -24,6 +24,7 @@ class Report:
 
     @property
     def usable(self) -> bool:
+        """Whether the set can be trained on or evaluated."""
         return not self.problem
 
     def __str__(self) -> str:

@@ -111,6 +111,7 @@ def read_pfm(path: str | Path) -> Float32[np.ndarray, "H W *C"]:
 
 
 def decode_pfm(data: bytes, name: str) -> Float32[np.ndarray, "H W *C"]:
+    """The content of a PFM file, (H, W) or (H, W, 3), rows top down. InputError, with `name`, where it is not a whole one."""
     header = _PFM_HEADER.match(data)
     try:
         if header is None:
@@ -288,6 +289,8 @@ _Decode = Callable[[bytes, str, Mapping[str, bytes]], Disparity]
 
 @dataclasses.dataclass(frozen=True)
 class Format:
+    """How a disparity file is decoded, and the names of the files beside it that this needs."""
+
     decode: _Decode
     beside: Callable[[str], tuple[str, ...]] = lambda name: ()
 

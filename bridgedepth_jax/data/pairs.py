@@ -121,10 +121,9 @@ def _same_shape(pair: Pair, role: str, array: np.ndarray, left: np.ndarray) -> N
         raise InputError(f"{getattr(pair, role)}: {array.shape[:2]}, but its left image {pair.left} is {left.shape[:2]}")
 
 
-def read_calibration(pair: Pair) -> Calibration:
-    """Of a pair that has a calibration file. Raises InputError where it cannot be read."""
-    assert pair.calib is not None
-    return READERS[pair.calibration](pair.calib)
+def read_calibration(pair: Pair) -> Calibration | None:
+    """Of a pair whose set has calibration files. Raises InputError where it cannot be read."""
+    return None if pair.calib is None else READERS[pair.calibration](pair.calib)
 
 
 def find_pairs(name: str, root: str | Path) -> tuple[Pair, ...]:

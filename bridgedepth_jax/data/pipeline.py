@@ -20,7 +20,7 @@ import numpy as np
 
 from bridgedepth_jax.data.augment import AugmentConfig, augment
 from bridgedepth_jax.data.pairs import Sample
-from bridgedepth_jax.data.sources import Storage, SyntheticOptions, open_source
+from bridgedepth_jax.data.sources import Packing, SyntheticOptions, open_source
 from bridgedepth_jax.errors import InputError
 
 HostBatch = dict[str, np.ndarray]
@@ -39,7 +39,7 @@ class DataConfig:
     crop: tuple[int, int] = (368, 784)  # height, width
     batch_size: int = 8  # over all hosts
     seed: int = 326
-    source: Storage = "raw"
+    source: Packing = "raw"
     skip_broken: bool = False  # a broken file: the next index takes its place, instead of an error
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     synthetic: SyntheticOptions = dataclasses.field(default_factory=SyntheticOptions)
@@ -199,7 +199,7 @@ def make_train_dataset(config: DataConfig) -> TrainDataset:
 
 
 def make_eval_dataset(
-    name: str, root: str, *, source: Storage = "raw", synthetic: SyntheticOptions | None = None
+    name: str, root: str, *, source: Packing = "raw", synthetic: SyntheticOptions | None = None
 ) -> Sequence[Sample]:
     """The samples of a set as they are, read when indexed; `[index]["name"]` names one. For `synthetic` give its size."""
     return open_source(name, root, storage=source, synthetic=synthetic)

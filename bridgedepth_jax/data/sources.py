@@ -11,7 +11,7 @@ from bridgedepth_jax.data.pairs import Pair, Sample, find_pairs, fingerprint, re
 from bridgedepth_jax.data.procedural.textures import find_photos
 from bridgedepth_jax.errors import InputError
 
-Storage = Literal["raw", "tfds"]
+Packing = Literal["raw", "tfds"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def open_source(
     name: str,
     root: str | Path,
     *,
-    storage: Storage = "raw",
+    storage: Packing = "raw",
     right_disparity: bool = False,
     synthetic: SyntheticOptions | None = None,
 ) -> Sequence[Sample]:

@@ -17,7 +17,7 @@ _CHUNK = 500
 
 
 @dataclasses.dataclass(frozen=True)
-class Difference:
+class PairedDifference:
     """b minus a of one metric, mean over the common images, with the interval that holds it at the level asked for."""
 
     dataset: str
@@ -51,7 +51,7 @@ def compare(
     level: float = 0.95,
     draws: int = 10_000,
     seed: int = 0,
-) -> list[Difference]:
+) -> list[PairedDifference]:
     """Every metric of every mask (or of `masks`) that both results have, on the images that both have.
 
     Raises InputError: nothing in common, or a data set measured by different protocols.
@@ -72,13 +72,15 @@ def compare(
             both = np.isfinite(values[0][:, i]) & np.isfinite(values[1][:, i])
             if both.any():
                 mean_a, mean_b = (float(v[both, i].mean()) for v in values)
-                result.append(Difference(dataset, mask, metric, int(both.sum()), mean_a, mean_b, float(low[i]), float(high[i])))
+                result.append(
+                    PairedDifference(dataset, mask, metric, int(both.sum()), mean_a, mean_b, float(low[i]), float(high[i]))
+                )
     if not result:
         raise InputError("the two results have no data set, image and metric in common")
     return result
 
 
-def lines(differences: Sequence[Difference], level: float = 0.95) -> list[str]:
+def lines(differences: Sequence[PairedDifference], level: float = 0.95) -> list[str]:
     """A Markdown table a data set and mask."""
     text: list[str] = []
     previous = None

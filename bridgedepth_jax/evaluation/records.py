@@ -64,6 +64,7 @@ class ResultsFile:
         return list({record.name: record for record in self._records if record.dataset == dataset}.values())
 
     def append(self, record: Record) -> None:
+        """Keeps a record, on disk too, at once: nothing is lost when the run ends here."""
         key = dict(dataset=record.dataset, name=record.name, fingerprint=self.fingerprint, state=self.states[record.name])
         entry = key | {"sums": record.sums}
         with open(self.path, "a") as file:

@@ -10,7 +10,6 @@ Letters: B batch, H W image, Hp Wp padded image, N proposals.
 import collections
 import concurrent.futures
 import math
-import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,32 +19,31 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bridgedepth_jax.data.pairs import Sample, read_calibration, read_sample
+from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation import metrics
 from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, pixel_masks
 from bridgedepth_jax.evaluation.records import Record, gather
 from bridgedepth_jax.geometry import Calibration
+from bridgedepth_jax.ops.image import padding
 from bridgedepth_jax.system import Estimate
 
 Match = Callable[[Sample], tuple[np.ndarray, np.ndarray | None]]  # a pair -> disparity and raw (H, W), on the host
-Consume = Callable[[Any, Sample, np.ndarray, Record], None]  # with the disparity (H, W) of the image
+Consume = Callable[[Sample, np.ndarray, Record], None]  # with the disparity (H, W) of the image
 
 
-@typing.runtime_checkable
-class Named(typing.Protocol):
-    """What is evaluated: `bridgedepth_jax.data.Pair`, or anything that `read` takes. `calib` None: no metric depth."""
+class Item(NamedTuple):
+    """One image of what is evaluated, read when its turn comes. An InputError of its functions is a problem of this image."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def calib(self) -> Any: ...
+    name: str  # unique in a set
+    read: Callable[[], Sample]
+    camera: Callable[[], Calibration | None] = lambda: None  # None: no metric depth
 
 
 class _Image(NamedTuple):
-    """A pair, read and padded."""
+    """An item, read and padded."""
 
-    pair: Any
+    item: Item
     sample: Sample
     arrays: dict[str, np.ndarray]
     problem: str
@@ -103,16 +101,15 @@ class Evaluator:
     def __call__(
         self,
         params: Any,
-        pairs: Sequence[Named],
+        items: Sequence[Item],
         protocol: Protocol,
         *,
-        read: Callable[[Any], Sample] = read_sample,
         done: Iterable[Record] = (),
         on_record: Callable[[Record], None] | None = None,
         consume: Consume | None = None,
         progress: bool = False,
     ) -> list[Record]:
-        """Records of all pairs, sorted by name, the same on every process.
+        """Records of all items, sorted by name, the same on every process.
 
         Args:
           params: of `estimate`; numpy or jax arrays, also sharded over processes.
@@ -120,35 +117,34 @@ class Evaluator:
           on_record: called with each new record of this process that has no problem, to keep it.
           consume: called with each image and its disparity, on the process that had it.
         """
-        names = [pair.name for pair in pairs]
+        names = [item.name for item in items]
         twice = [name for name, count in collections.Counter(names).items() if count > 1]
         if twice:
             raise InputError(f"{protocol.name}: {len(twice)} names occur more than once, the first is {twice[0]}")
         records = {record.name: record for record in gather(done) if record.name in set(names)}
-        todo = [pair for pair in pairs if pair.name not in records][jax.process_index() :: jax.process_count()]
+        todo = [item for item in items if item.name not in records][jax.process_index() :: jax.process_count()]
         placed = None if self._estimate is None else self._place(params)  # all processes: may gather shards
         new = []
         bar = tqdm.tqdm(total=len(todo), desc=protocol.name, unit="image", disable=not progress, dynamic_ncols=True)
         with bar:
-            for record, image, disparity in self._run(placed, todo, protocol, read):
+            for record, image, disparity in self._run(placed, todo, protocol):
                 new.append(record)
                 if on_record is not None and not record.problem:
                     on_record(record)
                 if consume is not None and image is not None and disparity is not None and not record.problem:
-                    consume(image.pair, image.sample, disparity, record)
+                    consume(image.sample, disparity, record)
                 bar.update()
         return gather([*records.values(), *new])
 
     def _run(
-        self, params: Any, pairs: Sequence[Named], protocol: Protocol, read: Callable[[Any], Sample]
+        self, params: Any, items: Sequence[Item], protocol: Protocol
     ) -> Iterator[tuple[Record, _Image | None, np.ndarray | None]]:
         groups: dict[tuple[int, int], list[_Image]] = collections.defaultdict(list)
-        pending: collections.deque[tuple[list[_Image], Estimate, Any]] = (
-            collections.deque()
-        )  # computing while the next are read
-        for image in self._read_ahead(pairs, protocol, read):
+        # Computing while the next are read.
+        pending: collections.deque[tuple[list[_Image], Estimate, Any]] = collections.deque()
+        for image in self._read_ahead(items, protocol):
             if image.problem:
-                yield Record(protocol.name, image.pair.name, problem=image.problem), None, None
+                yield Record(protocol.name, image.item.name, problem=image.problem), None, None
                 continue
             size = image.arrays["left"].shape[:2]
             groups[size].append(image)
@@ -163,30 +159,32 @@ class Evaluator:
         while pending:
             yield from self._finish(*pending.popleft(), protocol)
 
-    def _read_ahead(self, pairs: Sequence[Named], protocol: Protocol, read: Callable[[Any], Sample]) -> Iterator[_Image]:
+    def _read_ahead(self, items: Sequence[Item], protocol: Protocol) -> Iterator[_Image]:
         with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
             waiting: collections.deque = collections.deque()
-            for pair in pairs:
-                waiting.append(pool.submit(self._load, pair, protocol, read))
+            for item in items:
+                waiting.append(pool.submit(self._load, item, protocol))
                 if len(waiting) > self._workers + self._batch * self._in_flight:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def _load(self, pair: Any, protocol: Protocol, read: Callable[[Any], Sample]) -> _Image:
+    def _load(self, item: Item, protocol: Protocol) -> _Image:
         try:
-            sample = read(pair)
-            calibration = _calibration(pair, sample)
+            sample, calibration = item.read(), item.camera()
+            if calibration is not None:
+                height, width = sample["disparity"].shape
+                calibration = calibration.fitted(width, height)
         except InputError as error:
-            return _Image(pair, {}, {}, str(error))  # type: ignore[arg-type]
+            return _Image(item, {}, {}, str(error))  # type: ignore[arg-type]
         problem = _problem(sample, protocol, self._minimum)
         if problem:
-            return _Image(pair, sample, {}, problem)
+            return _Image(item, sample, {}, problem)
         arrays = _padded(sample, protocol, calibration, self.bucket)
         if self._match is not None:
             disparity, raw = self._match(sample)
             arrays |= _pad_all({"disparity": disparity} | ({} if raw is None else {"raw": raw}), self.bucket)
-        return _Image(pair, sample, arrays, "")
+        return _Image(item, sample, arrays, "")
 
     def _dispatch(self, params: Any, images: list[_Image], protocol: Protocol) -> tuple[list[_Image], Estimate, Any]:
         """Starts a batch on the devices: rows beyond the images repeat the first with no pixel to count."""
@@ -224,7 +222,7 @@ class Evaluator:
             }
             row = {mask: values for mask, values in row.items() if values}
             height, width = image.sample["disparity"].shape
-            record = Record(protocol.name, image.pair.name, row, _unsound(row))
+            record = Record(protocol.name, image.item.name, row, _unsound(row))
             yield record, image, disparity[i, -height:, :width]
 
     def _on_rows(self, function: Callable, has_params: bool = False) -> Callable:
@@ -286,19 +284,13 @@ def _padded(sample: Sample, protocol: Protocol, calibration: Calibration | None,
 
 
 def _pad_all(arrays: dict[str, np.ndarray], bucket: int, edge: bool = True) -> dict[str, np.ndarray]:
-    """Rows on top and columns on the right, to multiples of `bucket`: the edge repeated, or zeros."""
+    """(H, W) or (H, W, 3) to multiples of `bucket`: the edge repeated, or zeros."""
     result = {}
     for key, array in arrays.items():
-        widths = [(-array.shape[0] % bucket, 0), (0, -array.shape[1] % bucket), (0, 0)][: array.ndim]
-        result[key] = np.pad(array, widths, "edge" if edge else "constant")
+        height, width, *rest = array.shape
+        pads = (*padding(height, width, bucket), *((0, 0) for _ in rest))
+        result[key] = np.pad(array, pads, "edge" if edge else "constant")
     return result
-
-
-def _calibration(pair: Any, sample: Sample) -> Calibration | None:
-    if pair.calib is None:
-        return None
-    height, width = sample["disparity"].shape
-    return read_calibration(pair).fitted(width, height)
 
 
 def _problem(sample: Sample, protocol: Protocol, minimum: int) -> str:

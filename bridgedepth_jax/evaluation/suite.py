@@ -1,6 +1,7 @@
 """Evaluating a method on several data sets, into a folder: what `bridgedepth evaluate` does."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,11 @@ import jax
 import numpy as np
 
 from bridgedepth_jax.data.formats import write_png
-from bridgedepth_jax.data.pairs import Pair, Sample, find_pairs
+from bridgedepth_jax.data.pairs import Pair, Sample, find_pairs, read_calibration, read_sample
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation.protocol import Protocol, default_protocol
 from bridgedepth_jax.evaluation.records import Record, ResultsFile, fingerprint, summarize
-from bridgedepth_jax.evaluation.runner import Evaluator
+from bridgedepth_jax.evaluation.runner import Evaluator, Item
 from bridgedepth_jax.evaluation.sgbm import fill_rows, sgbm
 from bridgedepth_jax.evaluation.tables import write_results
 from bridgedepth_jax.files import make_folder
@@ -102,7 +103,7 @@ def evaluate(
             print(f"{protocol.name}: {len(done)} of {len(found[protocol.name])} images are taken over from {out}", flush=True)
         records = evaluator(
             method.params,
-            found[protocol.name],
+            items(found[protocol.name]),
             protocol,
             done=done,
             on_record=file.append,
@@ -118,6 +119,11 @@ def evaluate(
     if jax.process_index() == 0:
         write_results(out, result)
     return result
+
+
+def items(pairs: Sequence[Pair]) -> list[Item]:
+    """Pairs of files as the evaluator takes them."""
+    return [Item(pair.name, functools.partial(read_sample, pair), functools.partial(read_calibration, pair)) for pair in pairs]
 
 
 def draw(
@@ -141,11 +147,12 @@ def draw(
         if jax.process_index() == 0:
             old.unlink()
 
-    def save(pair: Pair, sample: Sample, disparity: np.ndarray, record: Record) -> None:
-        name = f"{labels[pair.name]}-epe{errors[pair.name]:.2f}-{_file_name(str(Path(pair.name).with_suffix('')))}.png"
+    def save(sample: Sample, disparity: np.ndarray, record: Record) -> None:
+        plain = _file_name(str(Path(record.name).with_suffix("")))
+        name = f"{labels[record.name]}-epe{errors[record.name]:.2f}-{plain}.png"
         write_png(folder / _file_name(protocol.name) / name, panel(sample, disparity))
 
-    evaluator(method.params, [pair for pair in pairs if pair.name in labels], protocol, consume=save)
+    evaluator(method.params, items([pair for pair in pairs if pair.name in labels]), protocol, consume=save)
 
 
 def panel(sample: Sample, disparity: np.ndarray) -> np.ndarray:

@@ -14,14 +14,14 @@ from jax import lax
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.export.onnx_graph import Graph, Value, constant
 
-Row = Callable[[Graph, Any, list[Value]], list[Value]]
-ROWS: dict[str, Row] = {}
-NAMED: dict[str, Row] = {}
+Operator = Callable[[Graph, Any, list[Value]], list[Value]]
+ROWS: dict[str, Operator] = {}
+NAMED: dict[str, Operator] = {}
 ELEMENTWISE: set[str] = set()  # primitives that work on held broadcasts as they are
 
 
-def row(*names: str, table: dict[str, Row] | None = None) -> Callable[[Row], Row]:
-    def add(function: Row) -> Row:
+def row(*names: str, table: dict[str, Operator] | None = None) -> Callable[[Operator], Operator]:
+    def add(function: Operator) -> Operator:
         (ROWS if table is None else table).update(dict.fromkeys(names, function))
         return function
 

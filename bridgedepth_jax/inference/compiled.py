@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import cache_folder
+from bridgedepth_jax.ops.image import padding
 
 DTYPES = ("float32", "bfloat16")
 Devices = str | int | Sequence[Any] | None  # Any: jax.Device, which type checkers take for a variable
@@ -69,16 +70,14 @@ class Compiled:
         devices = len(self.devices)
         whole = devices if self.devices[0].platform == "cpu" else total
         step = -(-(self.batch or whole) // devices) * devices
-        top, side = -height % self._multiple, -width % self._multiple
+        pads = padding(height, width, self._multiple)
         results = []
         for start in range(0, total, step):
             chosen = np.minimum(np.arange(start, start + step), total - 1)
             # One dtype, so that uint8 and float images share a compilation.
-            padded = tuple(
-                np.pad(array[chosen].astype(np.float32), ((0, 0), (top, 0), (0, side), (0, 0)), "edge") for array in images
-            )
+            padded = tuple(np.pad(array[chosen].astype(np.float32), ((0, 0), *pads, (0, 0)), "edge") for array in images)
             outputs = self._forward(self._params, jax.device_put(padded, self._split))
-            results.append([np.asarray(output)[: total - start, top:, :width] for output in outputs])
+            results.append([np.asarray(output)[: total - start, -height:, :width] for output in outputs])
         return tuple(np.concatenate(parts) for parts in zip(*results, strict=True))
 
 

@@ -19,7 +19,7 @@ KITTI_LIMIT = 65535 / 256  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class PredictedPair:
     """A pair and what was predicted for it. `left` is (H, W, 3) uint8 RGB."""
 
     name: str
@@ -30,15 +30,15 @@ class Result:
     z_far: float | None = None  # metres
 
 
-def _disparity(path: Path, result: Result) -> None:
+def _disparity(path: Path, result: PredictedPair) -> None:
     write_pfm(path, result.prediction.disparity)
 
 
-def _disparity_npy(path: Path, result: Result) -> None:
+def _disparity_npy(path: Path, result: PredictedPair) -> None:
     write_npy(path, result.prediction.disparity)
 
 
-def _disparity_png(path: Path, result: Result) -> None:
+def _disparity_png(path: Path, result: PredictedPair) -> None:
     above = int((result.prediction.disparity > KITTI_LIMIT).sum())
     if above:
         text = f"{above} pixels above {KITTI_LIMIT:.2f} px, the most that KITTI's format holds, are clipped"
@@ -47,25 +47,25 @@ def _disparity_png(path: Path, result: Result) -> None:
     write_kitti_png(path, np.clip(result.prediction.disparity, 1 / 256, KITTI_LIMIT))
 
 
-def _color(path: Path, result: Result) -> None:
+def _color(path: Path, result: PredictedPair) -> None:
     write_png(path, colorize(result.prediction.disparity, result.max_disparity))
 
 
-def _confidence(path: Path, result: Result) -> None:
+def _confidence(path: Path, result: PredictedPair) -> None:
     write_png(path, np.rint(np.clip(result.prediction.confidence, 0, 1) * 65535).astype(np.uint16))
 
 
-def _occlusion(path: Path, result: Result) -> None:
+def _occlusion(path: Path, result: PredictedPair) -> None:
     assert result.prediction.occluded is not None
     write_png(path, result.prediction.occluded.astype(np.uint8) * 255)
 
 
-def _depth(path: Path, result: Result) -> None:
+def _depth(path: Path, result: PredictedPair) -> None:
     assert result.calibration is not None
     write_npy(path, result.calibration.depth(result.prediction.disparity))
 
 
-def _cloud(path: Path, result: Result) -> None:
+def _cloud(path: Path, result: PredictedPair) -> None:
     assert result.calibration is not None
     visible = None if result.prediction.occluded is None else ~result.prediction.occluded
     cloud = point_cloud(result.prediction.disparity, result.left, result.calibration, z_far=result.z_far, valid=visible)
@@ -74,8 +74,10 @@ def _cloud(path: Path, result: Result) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
+    """One kind of file that is written for a pair."""
+
     ending: str  # of the file: <name>_<ending>
-    write: Callable[[Path, Result], None]
+    write: Callable[[Path, PredictedPair], None]
     needs_calibration: bool = False
     needs_occlusion: bool = False
 
@@ -101,7 +103,7 @@ def parse_kinds(text: str, choices: Iterable[str]) -> list[str]:
     return kinds
 
 
-def save(folder: Path, result: Result, kinds: Iterable[str]) -> list[Path]:
+def save(folder: Path, result: PredictedPair, kinds: Iterable[str]) -> list[Path]:
     """Writes <folder>/<name>_<ending> for each kind, each whole or not at all; returns the files."""
     paths = []
     for kind in kinds:
@@ -113,5 +115,6 @@ def save(folder: Path, result: Result, kinds: Iterable[str]) -> list[Path]:
 
 
 def write_npy(path: Path, values: np.ndarray) -> None:
+    """An array as a NumPy file, whole or not at all."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, values)

@@ -16,7 +16,6 @@ from bridgedepth_jax.geometry import Calibration
 from bridgedepth_jax.inference import inputs, outputs, video
 from bridgedepth_jax.inference.stereo import Prediction, Predictor, scaled_size
 from bridgedepth_jax.inference.swapped import looks_swapped
-from bridgedepth_jax.system import DEFAULT, find_system
 from bridgedepth_jax.visualize import colorize
 
 FRAMES_FOR_RANGE = 16  # of a video, when the end of the colours is not given
@@ -87,19 +86,27 @@ def calibrations(
 def make_pair(
     name: str, left: np.ndarray, right: np.ndarray, files: tuple[str, str], *, scale: float, calibrate: Calibrate | None
 ) -> LoadedPair:
-    """Raises InputError, naming the files, for sizes that differ or are too small."""
+    """Raises InputError, naming the files, for sizes that differ, or of which `scale` leaves nothing."""
     sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in (left, right)]
     if sizes[0] != sizes[1]:
         raise InputError(f"{files[0]} has {sizes[0]} pixels and {files[1]} {sizes[1]}, expected the same size")
     height, width = left.shape[:2]
+    pair = LoadedPair(name, left, right, files, None)
+    check_size(pair, scale)
+    return dataclasses.replace(pair, calibration=calibrate and calibrate(name, width, height))
+
+
+def check_size(pair: LoadedPair, scale: float, minimum: int = 1) -> None:
+    """Raises InputError, naming the left file, where a side is below `minimum` (`Predictor.minimum`) pixels once scaled."""
+    height, width = pair.left.shape[:2]
     try:
-        scaled_size(width, height, scale, find_system(DEFAULT).minimum)  # before any weights are loaded
+        scaled_size(width, height, scale, minimum)
     except InputError as error:
-        raise InputError(f"{files[0]}: {error}") from None
-    return LoadedPair(name, left, right, files, calibrate and calibrate(name, width, height))
+        raise InputError(f"{pair.files[0]}: {error}") from None
 
 
 def image_pairs(files: Iterable[inputs.PairFiles], *, scale: float, calibrate: Calibrate | None) -> Iterator[LoadedPair]:
+    """Read one after the other, with their cameras. InputError: images or a camera that cannot be read or used."""
     for pair in files:
         images = read_image(pair.left), read_image(pair.right)
         yield make_pair(pair.name, *images, (str(pair.left), str(pair.right)), scale=scale, calibrate=calibrate)
@@ -116,8 +123,12 @@ def video_pairs(left: str, right: str, *, scale: float, calibrate: Calibrate | N
 def predict(
     predictor: Predictor, source: Iterable[LoadedPair], *, batch: int, scale: float, consistency: bool
 ) -> Iterator[tuple[LoadedPair, Prediction]]:
-    """Runs up to `batch` pairs of one size together; warns on stderr about pairs that look swapped."""
+    """Runs up to `batch` pairs of one size together; warns on stderr about pairs that look swapped.
+
+    Raises InputError, naming the file, for images that are too small for the network.
+    """
     for group in inputs.in_batches(source, lambda pair: pair.left.shape, batch):
+        check_size(group[0], scale, predictor.minimum)
         left, right = np.stack([pair.left for pair in group]), np.stack([pair.right for pair in group])
         whole = predictor(left, right, scale=scale, check_consistency=consistency)
         for i, pair in enumerate(group):
@@ -127,13 +138,13 @@ def predict(
             yield pair, whole.pair(i)
 
 
-def write_images(folder: Path, results: Iterable[outputs.Result], kinds: Sequence[str]) -> None:
+def write_images(folder: Path, results: Iterable[outputs.PredictedPair], kinds: Sequence[str]) -> None:
     """Names each file on stdout."""
     for result in results:
         _save(folder, result, kinds)
 
 
-def write_video(folder: Path, results: Iterable[outputs.Result], kinds: Sequence[str], name: str, fps: float) -> None:
+def write_video(folder: Path, results: Iterable[outputs.PredictedPair], kinds: Sequence[str], name: str, fps: float) -> None:
     """One colour video <name>_color.mp4 with one range; all other kinds frame by frame, as for images.
 
     Without `max_disparity` in the results, the range ends at the largest disparity of the first FRAMES_FOR_RANGE frames.
@@ -155,6 +166,6 @@ def write_video(folder: Path, results: Iterable[outputs.Result], kinds: Sequence
         print(folder / f"{name}_color.mp4")
 
 
-def _save(folder: Path, result: outputs.Result, kinds: Sequence[str]) -> None:
+def _save(folder: Path, result: outputs.PredictedPair, kinds: Sequence[str]) -> None:
     for path in outputs.save(folder, result, kinds):
         tqdm.write(str(path))

@@ -84,7 +84,7 @@ class Predictor:
             raise InputError(f"{system} sees one image, expected a system for pairs")
         self.config = config if dtype is None else dataclasses.replace(config, dtype=dtype)
         self.check_order = check_order
-        self._minimum = found.minimum
+        self.minimum = found.minimum  # pixels, of each side as the network sees it
         estimate = found.estimate(self.config)
 
         def forward(params: Any, left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -136,7 +136,7 @@ class Predictor:
         Returns:
           `Prediction` with (H, W), or (B, H, W) where a batch was given.
 
-        Raises InputError (a ValueError): sizes that differ, sides below 32 pixels, other shapes, types or values.
+        Raises InputError (a ValueError): sizes that differ, sides below `minimum` pixels, other shapes, types or values.
         """
         left, right = as_rgb(left, "left"), as_rgb(right, "right")
         if left.shape != right.shape:
@@ -145,7 +145,7 @@ class Predictor:
         if single:
             left, right = left[None], right[None]
         height, width = left.shape[1:3]
-        size = scaled_size(width, height, scale, self._minimum)
+        size = scaled_size(width, height, scale, self.minimum)
         seen_left, seen_right = (resize_images(images, size) for images in (left, right))
         disparity, confidence = self._run(seen_left, seen_right)
         occluded = None

@@ -16,6 +16,7 @@ SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg")
 
 
 def is_video(path: str | os.PathLike) -> bool:
+    """By the ending of its name alone."""
     return Path(path).suffix.lower() in SUFFIXES
 
 

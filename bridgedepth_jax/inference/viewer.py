@@ -25,7 +25,7 @@ from bridgedepth_jax.data.formats import decode_image
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.geometry import Calibration, point_cloud
 from bridgedepth_jax.inference import demo
-from bridgedepth_jax.inference.outputs import OUTPUTS, Result
+from bridgedepth_jax.inference.outputs import OUTPUTS, PredictedPair
 from bridgedepth_jax.inference.run import LoadedPair, make_pair
 from bridgedepth_jax.inference.stereo import Prediction, Predictor
 from bridgedepth_jax.inference.swapped import looks_swapped
@@ -311,7 +311,7 @@ class _Page:
         if OUTPUTS[kind].needs_calibration and self.pair.calibration is None:
             self._say("a point cloud in metres needs the calibration")
             return
-        result = Result(self.pair.name, self.pair.left, self.prediction, self.pair.calibration)
+        result = PredictedPair(self.pair.name, self.pair.left, self.prediction, self.pair.calibration)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{self.pair.name}_{OUTPUTS[kind].ending}"
             OUTPUTS[kind].write(path, result)

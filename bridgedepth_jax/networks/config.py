@@ -9,7 +9,7 @@ Precision = Literal["highest", "high", "default"]
 
 @dataclasses.dataclass(frozen=True)
 class MonoConfig:
-    """Depth Anything V2: a DINOv2 ViT and its DPT head (spec section 2)."""
+    """Depth Anything V2: a DINOv2 ViT and its DPT head (spec `architecture.md` section 2)."""
 
     name: str = "vitl"  # the original's ENCODER_VIT; any other name for an own size
     dim: int = 1024
@@ -48,7 +48,7 @@ VITS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class BackboneConfig:
-    """The stereo encoder (spec section 3)."""
+    """The stereo encoder (spec `architecture.md` section 3)."""
 
     model_type: Literal["resnet", "convnext", "swin"] = "resnet"
     norm_fn: str = "instance"

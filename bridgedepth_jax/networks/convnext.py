@@ -1,4 +1,7 @@
-"""ConvNeXt-Tiny without its last stage, fused to 1/4; torchvision's numbering (spec section 3, `convnext`)."""
+"""ConvNeXt-Tiny (arXiv 2201.03545) without its last stage, fused to 1/4; torchvision's numbering.
+
+Spec `architecture.md` section 3, `convnext`. Letters: B batch, H W image or map, h w map at 1/4, C channels.
+"""
 
 from typing import Any
 
@@ -8,7 +11,7 @@ from jaxtyping import Array, Float
 
 from bridgedepth_jax.layers import DepthwiseConv, Linear, conv, drop_path, gelu, layer_norm, normal_002
 from bridgedepth_jax.networks.config import BackboneConfig
-from bridgedepth_jax.networks.fusion import fuse
+from bridgedepth_jax.networks.fusion import EncoderFusion
 from bridgedepth_jax.ops.image import normalize
 
 
@@ -28,17 +31,6 @@ class ConvNeXtBlock(nn.Module):
         scale = self.param("layer_scale", nn.initializers.constant(1e-6), (width,))
         y = y * scale.astype(self.dtype).reshape(1, 1, 1, -1)
         return x + drop_path(self, y, self.drop_rate, train=train)
-
-
-class Scratch(nn.Module):
-    """The fusion of three maps without aligned corners, at the finest's resolution."""
-
-    features: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, maps: list[Float[Array, "B _ _ _"]]) -> Float[Array, "B H W C"]:
-        return fuse(maps, self.features, align_corners=False, last_size=None, dtype=self.dtype)
 
 
 class ConvNeXt(nn.Module):
@@ -62,4 +54,4 @@ class ConvNeXt(nn.Module):
                 x = ConvNeXtBlock(rate, self.dtype, name=f"features_{2 * stage + 1}_{i}")(x, train=train)
                 done += 1
             maps.append(layer_norm(1e-6, self.dtype, f"norms_{stage}")(x))
-        return Scratch(c.out_channels, self.dtype, name="scratch")(maps)
+        return EncoderFusion(c.out_channels, self.dtype, name="scratch")(maps)

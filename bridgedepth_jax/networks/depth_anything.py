@@ -1,4 +1,7 @@
-"""Depth Anything V2: the monocular branch, and relative depth on its own (spec section 2)."""
+"""Depth Anything V2 (arXiv 2406.09414): the monocular branch, and relative depth on its own.
+
+Spec `architecture.md` section 2. Letters: B batch, H W image, C features.
+"""
 
 from typing import Any
 

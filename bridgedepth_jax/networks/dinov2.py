@@ -1,4 +1,4 @@
-"""DINOv2 vision transformer, patch 14, no register tokens (spec section 2.1).
+"""DINOv2 vision transformer, patch 14, no register tokens (arXiv 2304.07193; spec `architecture.md` section 2.1).
 
 Letters: B batch, T tokens (class token first), D width, H heads, K head width.
 """
@@ -25,7 +25,7 @@ from bridgedepth_jax.networks.config import MonoConfig
 from bridgedepth_jax.ops.resize import apply_taps, bicubic_taps
 
 
-class Attention(nn.Module):
+class SelfAttention(nn.Module):
     """Multi-head self attention with a fused `qkv`."""
 
     heads: int
@@ -74,7 +74,7 @@ class Block(nn.Module):
             mlp = SwiGLU((int(c.dim * c.mlp_ratio * 2 / 3) + 7) // 8 * 8, self.dtype, name="mlp")
         else:
             mlp = Mlp(int(c.dim * c.mlp_ratio), c.dim, normal_002, self.dtype, name="mlp")
-        attn = Attention(c.heads, self.dtype, name="attn")
+        attn = SelfAttention(c.heads, self.dtype, name="attn")
         x = x + LayerScale(name="ls1")(attn(layer_norm(1e-6, self.dtype, "norm1")(x)))
         return x + LayerScale(name="ls2")(mlp(layer_norm(1e-6, self.dtype, "norm2")(x)))
 

@@ -1,4 +1,7 @@
-"""The DPT head: four token maps to one dense feature map, or to depth (spec section 2.2)."""
+"""The head of DPT (arXiv 2103.13413) in Depth Anything V2: four token maps to one dense feature map, or to depth.
+
+Spec `architecture.md` section 2.2. Letters: B batch, T tokens of an image, D their width, H W C a map.
+"""
 
 from typing import Any
 
@@ -12,8 +15,8 @@ from bridgedepth_jax.networks.fusion import fuse
 from bridgedepth_jax.ops.resize import resize_bilinear
 
 
-class Scratch(nn.Module):
-    """Fusion with aligned corners, and the output convolutions."""
+class DPTFusion(nn.Module):
+    """Fusion with aligned corners, and the output convolutions: the `scratch` of MiDaS, DPT and what came from them."""
 
     config: MonoConfig
     dtype: Any = jnp.float32
@@ -54,4 +57,4 @@ class DPTHead(nn.Module):
         for i, (x, features) in enumerate(zip(tokens, c.out_channels, strict=True)):
             x = x.reshape(x.shape[0], *grid, -1)
             maps.append(resize[i](conv(features, 1, dtype=self.dtype, name=f"projects_{i}")(x)))
-        return Scratch(c, self.dtype, name="scratch")(maps, grid, depth=depth)
+        return DPTFusion(c, self.dtype, name="scratch")(maps, grid, depth=depth)

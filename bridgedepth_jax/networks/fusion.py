@@ -1,4 +1,7 @@
-"""The multi-scale fusion of the DPT head, shared by the monocular branch and the stereo encoder (spec sections 2.2, 3)."""
+"""The multi-scale fusion of DPT (arXiv 2103.13413), shared by its head and the stereo encoders.
+
+Spec `architecture.md` sections 2.2 and 3. Letters: B batch, H W C a map, H2 W2 C2 the fused one.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -70,3 +73,14 @@ def fuse(
         path = fusion(levels[i - 1], None, size) if path is None else fusion(path, levels[i - 1], size)
     assert path is not None
     return path
+
+
+class EncoderFusion(nn.Module):
+    """The stereo encoders' `scratch`: three maps without aligned corners, at the finest's resolution."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, maps: list[Float[Array, "B _ _ _"]]) -> Float[Array, "B H W C"]:
+        return fuse(maps, self.features, align_corners=False, last_size=None, dtype=self.dtype)

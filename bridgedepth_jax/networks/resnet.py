@@ -1,4 +1,4 @@
-"""The residual encoder with instance norm, RAFT's (spec section 3, `resnet`)."""
+"""The residual encoder with instance norm, RAFT's (arXiv 2003.12039; spec `architecture.md` section 3, `resnet`)."""
 
 from typing import Any
 

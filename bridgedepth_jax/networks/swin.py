@@ -1,4 +1,6 @@
-"""Swin-T (v1) without its last stage, fused to 1/4; torchvision's numbering (spec section 3, `swin`).
+"""Swin-T (v1, arXiv 2103.14030) without its last stage, fused to 1/4; torchvision's numbering.
+
+Spec `architecture.md` section 3, `swin`.
 
 Letters: B batch, M windows of the whole batch, P pixels of a window, H heads, K head width.
 """
@@ -22,7 +24,7 @@ from bridgedepth_jax.layers import (
     softmax,
 )
 from bridgedepth_jax.networks.config import BackboneConfig
-from bridgedepth_jax.networks.convnext import Scratch
+from bridgedepth_jax.networks.fusion import EncoderFusion
 from bridgedepth_jax.ops.image import normalize
 from bridgedepth_jax.ops.windows import (
     pad_to_windows,
@@ -33,9 +35,11 @@ from bridgedepth_jax.ops.windows import (
     unpartition,
 )
 
+MASKED = -100  # added to logits of pairs across the wrap, as torchvision does; not quite -inf
+
 
 class ShiftedWindowAttention(nn.Module):
-    """Self attention in windows, shifted along the sides that hold more than one; wrapped regions are masked by -100."""
+    """Self attention in windows, shifted along the sides that hold more than one; wrapped regions are masked."""
 
     heads: int
     window: int
@@ -58,7 +62,7 @@ class ShiftedWindowAttention(nn.Module):
         logits = jnp.einsum("mhpk,mhqk->mhpq", q, k).astype(delicate) * q.shape[-1] ** -0.5 + bias
         if any(shift):
             wrapped = shift_regions(rows, columns, w, shift)  # (windows of one image, P, P)
-            mask = jnp.where(jnp.asarray(wrapped), jnp.asarray(-100, delicate), 0)[None, :, None]
+            mask = jnp.where(jnp.asarray(wrapped), jnp.asarray(MASKED, delicate), 0)[None, :, None]
             per_image = logits.reshape(-1, len(wrapped), *logits.shape[1:])
             logits = (per_image + mask).reshape(logits.shape)
         out = jnp.einsum("mhpq,mhqk->mhpk", softmax(logits).astype(v.dtype), v)
@@ -123,4 +127,4 @@ class Swin(nn.Module):
                 x = SwinBlock(heads, c.window, shift, rate, self.dtype, name=name)(x, train=train)
                 done += 1
             maps.append(layer_norm(1e-6, self.dtype, f"norms_{stage}")(x))
-        return Scratch(c.out_channels, self.dtype, name="scratch")(maps)
+        return EncoderFusion(c.out_channels, self.dtype, name="scratch")(maps)

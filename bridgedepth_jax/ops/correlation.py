@@ -1,4 +1,7 @@
-"""The correlation volume and look-ups in it (spec section 4)."""
+"""The group-wise correlation volume (GwcNet, arXiv 1903.04025) and look-ups in it (spec `architecture.md` section 4).
+
+Letters: B batch, H W map, C channels, D disparity levels, G groups, N seeds, K = G * (2 radius + 1) values.
+"""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Resizing with PyTorch's filters (spec sections 1, 2.1, 2.2).
+"""Resizing with PyTorch's filters (spec `architecture.md` sections 1, 2.1 and 2.2).
 
 A filter is a table of taps per output position, made on the host from the sizes alone: `indices` (O, K) of input
 positions and `weights` (O, K). Applying it is K gathers and a weighted sum, far cheaper than a dense resize matrix.
@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 
 
 class Taps(NamedTuple):
+    """What each output position reads, and with which weight."""
+
     indices: np.ndarray  # (O, K) int
     weights: np.ndarray  # (O, K) float64
 

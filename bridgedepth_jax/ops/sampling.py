@@ -1,4 +1,7 @@
-"""Reading the right image where a disparity says (spec section 5)."""
+"""Reading the right image where a disparity says , as a disparity hypothesis is embedded (spec `architecture.md` section 5).
+
+Letters: B batch, H W map, N candidates, C channels.
+"""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float

@@ -1,4 +1,6 @@
-"""Windows: partition, relative index and masks (spec sections 3 and 6).
+"""Windows: partition, relative index and masks (spec `architecture.md` sections 3 and 6).
+
+Those of Swin (arXiv 2103.14030), and of two maps of different resolution, which BridgeDepth's alignment has.
 
 Letters: B batch, H W map, V U windows down and across, P pixels of a window, row by row.
 """

@@ -13,7 +13,7 @@ Host = dict[str, np.ndarray]  # this process's rows, any keys
 
 
 @runtime_checkable
-class Dataset(Protocol):
+class TrainingData(Protocol):
     """What training reads; `bridgedepth_jax.data.TrainDataset` is one."""
 
     @property
@@ -22,7 +22,7 @@ class Dataset(Protocol):
     def iterate(self, start_step: int = 0, *, host: int = 0, hosts: int = 1) -> Iterator[Host]: ...
 
 
-def batches(dataset: Dataset, step: int, sharding: jax.sharding.Sharding) -> Iterator[tuple[Batch, Host]]:
+def batches(dataset: TrainingData, step: int, sharding: jax.sharding.Sharding) -> Iterator[tuple[Batch, Host]]:
     """Batches from `step` on: over all devices, and this process's rows. The mesh keeps processes in order."""
 
     def put(host: Host) -> tuple[Batch, Host]:

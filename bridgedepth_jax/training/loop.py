@@ -24,7 +24,7 @@ from bridgedepth_jax.store.run_state import Checkpoints
 from bridgedepth_jax.system import Objective
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.export import export, kinds, load_frozen, load_teachers, save_frozen
-from bridgedepth_jax.training.feed import Dataset, batches
+from bridgedepth_jax.training.feed import TrainingData, batches
 from bridgedepth_jax.training.logs import Progress, Records, environment, memory
 from bridgedepth_jax.training.start import Start
 from bridgedepth_jax.training.step import Frozen, TrainState, join, make_step
@@ -49,7 +49,7 @@ class TrainingFailed(RuntimeError):
 def train(
     experiment: Experiment,
     workdir: Path,
-    data: Dataset,
+    data: TrainingData,
     start: Callable[[], Start],
     evaluate: Evaluate | None = None,
     devices: Sequence[Any] | None = None,
@@ -69,7 +69,7 @@ def train(
 
 class _Run:
     def __init__(
-        self, experiment: Experiment, workdir: Path, data: Dataset, start: Any, evaluate: Evaluate | None, devices: Any
+        self, experiment: Experiment, workdir: Path, data: TrainingData, start: Any, evaluate: Evaluate | None, devices: Any
     ) -> None:
         self.experiment, self.workdir, self.data, self.evaluate = experiment, workdir.absolute(), data, evaluate
         solver, run = experiment.solver, experiment.run

@@ -1,32 +1,24 @@
 """Evaluation during training, by the code of `bridgedepth evaluate`. The set `synthetic` is scenes that training never sees."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
-from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.data.sources import open_source
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation.protocol import MASKS, Protocol, default_protocol, pixel_masks
 from bridgedepth_jax.evaluation.records import summarize
-from bridgedepth_jax.evaluation.runner import Evaluator
+from bridgedepth_jax.evaluation.runner import Evaluator, Item
 from bridgedepth_jax.training.experiment import Experiment
 
 UNSEEN = 1_000_003  # added to the seed of the scenes
 SYNTHETIC_PAIRS = 64  # where eval.limit sets no number
 
 Evaluate = Callable[[dict[str, Any]], dict[str, float]]  # whole tree of weights -> means over images, by set/metric
-
-
-class Numbered(NamedTuple):
-    """A sample of a source by its number: what the evaluator names records by."""
-
-    name: str
-    index: int
-    calib: None = None  # no metric depth during training
 
 
 def make_evaluate(experiment: Experiment) -> Evaluate | None:
@@ -47,8 +39,8 @@ def make_evaluate(experiment: Experiment) -> Evaluate | None:
 
     def evaluate(weights: dict[str, Any]) -> dict[str, float]:
         values: dict[str, float] = {}
-        for protocol, items, read in sets:
-            means = summarize(evaluator(weights, items, protocol, read=read))["protocols"].get("paper", {})
+        for protocol, items in sets:
+            means = summarize(evaluator(weights, items, protocol))["protocols"].get("paper", {})
             values |= {f"{protocol.name}/{metric}": mean["images"] for metric, mean in means.items()}
         return values
 
@@ -57,17 +49,18 @@ def make_evaluate(experiment: Experiment) -> Evaluate | None:
 
 def constant_epe(experiment: Experiment, name: str) -> float:
     """EPE of the best guess without looking, the median true disparity of the set; mean over images, pixels."""
-    protocol, items, read = evaluation_set(name, experiment)
-    truths = []
-    for sample in map(read, items):
-        paper = 1 << MASKS.index("paper")
+    protocol, items = evaluation_set(name, experiment)
+    truths, paper = [], 1 << MASKS.index("paper")
+    for item in items:
+        sample = item.read()
         truths.append(sample["disparity"][pixel_masks(sample, protocol) & paper > 0])
     guess = np.median(np.concatenate(truths))
     return float(np.mean([np.abs(truth - guess).mean() for truth in truths if truth.size]))
 
 
-def evaluation_set(name: str, experiment: Experiment) -> tuple[Protocol, Sequence[Numbered], Callable[[Numbered], Sample]]:
-    """(protocol, samples, how to read one) of a data set, as the evaluator takes them."""
+def evaluation_set(name: str, experiment: Experiment) -> tuple[Protocol, list[Item]]:
+    """Protocol and images of a data set, read from where training reads, as the evaluator takes them: named by number,
+    without cameras (no metric depth during training). InputError where files are missing."""
     data, limit, protocol = experiment.data, experiment.eval.limit or None, default_protocol(name)
     (height, width), scenes = data.crop, data.synthetic
     scenes = dataclasses.replace(
@@ -76,5 +69,6 @@ def evaluation_set(name: str, experiment: Experiment) -> tuple[Protocol, Sequenc
     if name == "synthetic":
         limit, protocol = limit or SYNTHETIC_PAIRS, Protocol(name, (1.0, 3.0), scenes.max_disparity)
     source = open_source(name, data.root, storage=data.source, synthetic=scenes)
-    items = [Numbered(f"{index:06d}", index) for index in range(len(source))[:limit]]
-    return protocol, items, lambda item: source[item.index]
+    return protocol, [
+        Item(f"{index:06d}", functools.partial(source.__getitem__, index)) for index in range(len(source))[:limit]
+    ]

@@ -52,6 +52,7 @@ class Stereo(tfds.core.GeneratorBasedBuilder):
         raise NotImplementedError  # `_split_generators` gives the examples
 
     def example(self, pair: Pair) -> dict[str, bytes | str]:
+        """The fields of a pair's record: the bytes of its files, and JSON of what it is. InputError: a file cannot be read."""
         files = pair.files(right_disparity=self.right_disparity)
         paths = {role: self._shown(path) for role, path in files.items()}
         contents = {role: read_bytes(path) for role, path in files.items()}

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.config import Dtype
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["leading", "trailing", "linspace"]
 Sampler = Literal["ddim", "pndm", "euler"]
 
@@ -223,7 +223,7 @@ class ScheduleConfig:
     """Noise levels and how they are walked down; the defaults are ZeroStereo's paper."""
 
     sampler: Sampler = "ddim"
-    prediction: Prediction = "epsilon"
+    prediction: PredictionType = "epsilon"
     spacing: Spacing = "leading"
     steps_offset: int = 1  # of the spacing `leading`
     set_alpha_to_one: bool = False  # DDIM and PNDM: what comes after the last step; else the table's first entry

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from bridgedepth_jax.networks.diffusion.config import ScheduleConfig
 
-Predict = Callable[[Array, Array], Array]  # (x, t): the network's output
+Denoiser = Callable[[Array, Array], Array]  # (x, t): the network's output
 Noise = Callable[[Array], Array]  # (number of the step): unit normal noise of the latent's shape
 
 
@@ -69,7 +69,7 @@ def _roots(t: Array, table: np.ndarray | Array, like: Array) -> tuple[Array, Arr
 
 
 def sample(
-    predict: Predict,
+    predict: Denoiser,
     start: Float[Array, "B ..."],
     config: ScheduleConfig,
     steps: int,
@@ -122,7 +122,7 @@ def split_prediction(m: Array, x: Array, a: Array, prediction: str) -> tuple[Arr
 
 
 Coefficients = dict[str, np.ndarray]
-Step = Callable[[Predict, Any, Any], tuple[Any, Array]]
+SamplerStep = Callable[[Denoiser, Any, Any], tuple[Any, Array]]
 
 
 def _neighbours(config: ScheduleConfig, table: np.ndarray, times: np.ndarray, steps: int) -> Coefficients:
@@ -133,7 +133,7 @@ def _neighbours(config: ScheduleConfig, table: np.ndarray, times: np.ndarray, st
 
 def _ddim(
     config: ScheduleConfig, table: np.ndarray, times: np.ndarray, steps: int, eta: float, noise: Noise | None
-) -> tuple[Coefficients, Step]:
+) -> tuple[Coefficients, SamplerStep]:
     """Denoising diffusion implicit models; eta 1 is the ancestral walk of DDPM."""
     c = _neighbours(config, table, times, steps)
     c["s"] = eta * np.sqrt((1 - c["b"]) / (1 - c["a"]) * (1 - c["a"] / c["b"]))
@@ -149,7 +149,7 @@ def _ddim(
     return c, step
 
 
-def _pndm(config: ScheduleConfig, table: np.ndarray, times: np.ndarray, steps: int) -> tuple[Coefficients, Step]:
+def _pndm(config: ScheduleConfig, table: np.ndarray, times: np.ndarray, steps: int) -> tuple[Coefficients, SamplerStep]:
     """Linear multistep over the last four predictions, without Runge-Kutta: the second call repeats the first step."""
     begins = times.copy()
     begins[1:2] = times[0]  # the second call's step begins where the first one's did
@@ -188,7 +188,7 @@ def euler_sigmas(config: ScheduleConfig, table: np.ndarray, steps: int) -> np.nd
     return np.append(np.interp(timesteps(config, steps), np.arange(len(sigmas)), sigmas), 0.0)
 
 
-def _euler(config: ScheduleConfig, times: np.ndarray, sigmas: np.ndarray) -> tuple[Coefficients, Step]:
+def _euler(config: ScheduleConfig, times: np.ndarray, sigmas: np.ndarray) -> tuple[Coefficients, SamplerStep]:
     """Euler's method in the variable of sigma; the network sees the latent scaled to unit variance."""
     c = {"t": times, "sigma": sigmas[:-1], "after": sigmas[1:]}
 

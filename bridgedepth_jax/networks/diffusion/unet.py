@@ -53,7 +53,7 @@ class UNet2DConditionModel(nn.Module):
 
     @nn.compact
     def __call__(
-        self, sample: Float[Array, "B H W C"], timestep: Num[Array, "..."], context: Float[Array, "B1 S E"]
+        self, sample: Float[Array, "B H W C"], timestep: Num[Array, "..."] | int, context: Float[Array, "B1 S E"]
     ) -> Float[Array, "B H W D"]:
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         wide = at_least_float32(dtype)

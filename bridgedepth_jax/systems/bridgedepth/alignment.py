@@ -1,7 +1,12 @@
-"""Alignment of stereo tokens and monocular state (spec section 6, `align_0` and `align_1`).
+"""Alignment of stereo tokens and monocular state: the bridge between the two branches that the paper is named for.
+
+BridgeDepth (arXiv 2508.04611), latent alignment of stereo and monocular representations: `align_0` over the disparity
+hypotheses at 1/8, `align_1` at 1/4 for the refinement; spec `architecture.md` section 6. `nmp` in names of parameters is the
+original's neural message passing: attention among the tokens of one branch.
 
 Letters: B batch, Y X map, N candidates, C channels; M windows of the whole batch, P Q pixels of a query and a key window,
-n l candidates of query and key, h heads, k head width, E = 3k encodings of a pair (for q, k and v).
+n l candidates of query and key, h heads, k head width, E = 3k encodings of a pair (for q, k and v); t = (P n) and u = (Q l)
+tokens of a window, r = (M n) or (M l) rows of a pixel.
 """
 
 from typing import Any
@@ -9,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange, reduce
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -25,7 +31,7 @@ from bridgedepth_jax.systems.bridgedepth.config import NMPConfig
 
 Tokens = Float[Array, "B Y X N C"]
 Memory = Float[Array, "B v u l K"]  # of another map over the same area
-Read = Float[Array, "B Y X N D"]  # tokens of another width
+Wide = Float[Array, "B Y X N D"]  # tokens of another width
 
 
 @jax.jit
@@ -41,39 +47,38 @@ def window_attention(
     logit = s q.k + s q.k_rpe + s k.q_rpe, out = sum softmax(logit) (v + v_rpe), s = 1/sqrt(k).
     `hidden` (M or 1, P, n, Q, l) bool marks pairs that do not see each other.
     """
-    heads = encodings.shape[2]
-    windows, pixels, n, channels = q.shape
-    key_pixels, candidates = k.shape[1:3]
-    scale = (channels // heads) ** -0.5
-    q, k, v = (x.reshape(*x.shape[:3], heads, -1) for x in (q, k, v))
-    q_rpe, k_rpe, v_rpe = jnp.split(jnp.moveaxis(encodings, 2, 0).astype(q.dtype), 3, -1)  # (h, P, Q, k)
+    h, (_, P, n, C), Q = encodings.shape[2], q.shape, k.shape[1]
+    q_rpe, k_rpe, v_rpe = rearrange(encodings.astype(q.dtype), "P Q h (part k) -> part h P Q k", part=3)
+    scale = (C // h) ** -0.5
     q = q * scale
 
-    # Products with the encodings are batched over pixels, all windows as rows; those among tokens over windows.
-    by_pixel = lambda x: x.transpose(3, 1, 0, 2, 4).reshape(heads, x.shape[1], -1, channels // heads)
-    by_window = lambda x: x.transpose(3, 0, 1, 2, 4).reshape(heads, windows, -1, channels // heads)
-    from_key = jnp.einsum("hprk,hpqk->hprq", by_pixel(q), k_rpe).reshape(heads, pixels, windows, n, key_pixels)
-    from_query = jnp.einsum("hqrk,hpqk->hqrp", by_pixel(k), q_rpe * scale)
-    from_query = from_query.reshape(heads, key_pixels, windows, candidates, pixels)
-    logits = jnp.einsum("hmtk,hmuk->hmtu", by_window(q), by_window(k))
-    logits = logits.reshape(heads, windows, pixels, n, key_pixels, candidates)
-    logits += from_key.transpose(0, 2, 1, 3, 4)[..., None] + from_query.transpose(0, 2, 4, 1, 3)[:, :, :, None]
+    # Tokens meet within a window, so there windows are the batch. What a pair of pixels adds is the same in all windows and for
+    # all candidates, so there pixels are the batch and the rest is rows: few large products instead of many small ones.
+    by_window = lambda x: rearrange(x, "M p c (h k) -> h M (p c) k", h=h)
+    by_pixel = lambda x: rearrange(x, "M p c (h k) -> h p (M c) k", h=h)
+    logits = jnp.einsum("hMtk,hMuk->hMtu", by_window(q), by_window(k))
+    logits = rearrange(logits, "h M (P n) (Q l) -> h M P n Q l", P=P, Q=Q)
+    of_query = jnp.einsum("hPrk,hPQk->hPrQ", by_pixel(q), k_rpe)
+    of_key = jnp.einsum("hQrk,hPQk->hQrP", by_pixel(k), q_rpe * scale)
+    of_query = rearrange(of_query, "h P (M n) Q -> h M P n Q 1", n=n)
+    logits += of_query + rearrange(of_key, "h Q (M l) P -> h M P 1 Q l", l=k.shape[2])
     if hidden is not None:
         logits = jnp.where(hidden[None], -jnp.inf, logits)
 
-    delicate = at_least_float32(q.dtype)
-    flat = logits.reshape(heads, windows, pixels * n, key_pixels * candidates).astype(delicate)
-    weights = softmax(flat).astype(v.dtype)
-    out = jnp.einsum("hmtu,hmuk->hmtk", weights, by_window(v)).reshape(heads, windows, pixels, n, -1)
-    summed = weights.reshape(logits.shape).sum(-1).transpose(0, 2, 1, 3, 4).reshape(heads, pixels, -1, key_pixels)
-    encoded = jnp.einsum("hprq,hpqk->hprk", summed, v_rpe).reshape(heads, pixels, windows, n, -1)
-    return jnp.moveaxis(out + encoded.transpose(0, 2, 1, 3, 4), 0, 3).reshape(windows, pixels, n, channels)
+    logits = rearrange(logits, "h M P n Q l -> h M (P n) (Q l)").astype(at_least_float32(q.dtype))
+    weights = softmax(logits).astype(v.dtype)
+    out = jnp.einsum("hMtu,hMuk->hMtk", weights, by_window(v))
+    of_pixel = reduce(weights, "h M (P n) (Q l) -> h P (M n) Q", "sum", P=P, Q=Q)
+    encoded = jnp.einsum("hPrQ,hPQk->hPrk", of_pixel, v_rpe)
+    out = rearrange(out, "h M (P n) k -> h M P n k", n=n) + rearrange(encoded, "h P (M n) k -> h M P n k", n=n)
+    return rearrange(out, "h M P n k -> M P n (h k)")
 
 
 class RelativeTable(nn.Module):
     """Mixin: the table of relative encodings and its look-up for two window sides."""
 
     def encodings(self, query: int, key: int, dim: int, heads: int) -> Float[Array, "P Q h E"]:
+        """Of all pairs of pixels of a query and a key window with `query` and `key` pixels a side; `dim` = heads * k."""
         table = self.param("relative_position_enc_table", normal_002, (table_size(query, key), 3 * dim))
         return table.reshape(-1, heads, 3 * dim // heads)[relative_index(query, key)]
 
@@ -88,7 +93,7 @@ class CrossWindowAttention(RelativeTable):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Tokens, memory: Memory) -> Read:
+    def __call__(self, x: Tokens, memory: Memory) -> Wide:
         q = Linear(self.dim, kernel_init=normal_002, dtype=self.dtype, name="projq")(x)
         kv = Linear(2 * self.dim, kernel_init=normal_002, dtype=self.dtype, name="projkv")(memory)
         q, kv = (partition(pad_to_windows(t, w), w) for t, w in ((q, self.query_window), (kv, self.key_window)))
@@ -138,7 +143,7 @@ class SelfWindowAttention(RelativeTable):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Tokens) -> Read:
+    def __call__(self, x: Tokens) -> Wide:
         w, s = self.window, self.shift
         _, height, width, candidates, _ = x.shape
         x = pad_to_windows(x, w)

@@ -1,4 +1,8 @@
-"""The stereo branch: shared encoder, proposals and hypothesis embedding (spec sections 3 to 5, `stereo_encoder`).
+"""The stereo branch: shared encoder, proposals and the embedding of disparity hypotheses.
+
+BridgeDepth (arXiv 2508.04611), stereo branch; spec `architecture.md` sections 3 to 5, `stereo_encoder` of the original. Its
+names: `concatconv` gives the features of a pixel and of its match that are concatenated, `gw` those whose group-wise
+correlation is taken (as in GwcNet), `dpn` is the disparity proposal network, `ffn` the embedding's feed-forward network.
 
 Letters: B batch, H W map at the stated resolution, N candidates, C channels, G groups.
 """
@@ -75,9 +79,9 @@ class StereoEncoder(nn.Module):
     def embed(
         self, disparity: Float[Array, "B H W N"], level: Level, levels: int
     ) -> tuple[Float[Array, "B H W N C"], Float[Array, "B H W N 31"]]:
-        """Tokens and fourier features of candidate disparities, in pixels of the level (spec section 5).
+        """Tokens and fourier features of candidate disparities, in pixels of the level (spec `architecture.md` section 5).
 
-        No gradient passes to `disparity`.
+        `levels` scales the fourier features (`ops.fourier`). No gradient passes to `disparity`.
         """
         delicate = at_least_float32(self.dtype)
         disparity = lax.stop_gradient(disparity)

@@ -1,4 +1,7 @@
-"""BridgeDepth: two images to disparity (spec sections 1, 6 and 7).
+"""BridgeDepth (arXiv 2508.04611): two images to disparity, the paper's overview from end to end.
+
+Monocular state, disparity proposals, alignment of both at 1/8 (`align_0`), refinement of the chosen hypothesis at 1/4
+(`align_1`). Spec `architecture.md`, sections 1, 6 and 7.
 
 Letters: B batch, H W full size, h w size at 1/8, N candidates, D levels, L M K layers of an output, C channels.
 """
@@ -8,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import linen as nn
 from flax import struct
 from jax import lax
@@ -15,15 +19,18 @@ from jaxtyping import Array, Float
 
 from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, softmax, torch_default, torch_default_bias
 from bridgedepth_jax.networks.depth_anything import DepthAnything
-from bridgedepth_jax.ops.image import normalize
+from bridgedepth_jax.ops.image import normalize, padding
 from bridgedepth_jax.ops.resize import resize_antialiased
 from bridgedepth_jax.systems.bridgedepth.alignment import Alignment
 from bridgedepth_jax.systems.bridgedepth.config import MINIMUM, MULTIPLE, ModelConfig
 from bridgedepth_jax.systems.bridgedepth.hypotheses import StereoEncoder
+from bridgedepth_jax.systems.bridgedepth.propagation import FOURIER_LEVELS
 from bridgedepth_jax.systems.bridgedepth.sgm import ClassicalEvidence
 from bridgedepth_jax.systems.bridgedepth.upsampling import ConvexUpsampling, unit_channels
 
-FOURIER_LEVELS = 64  # n of the fourier features at 1/8; twice that at 1/4
+COARSE, FINE = 8, 4  # pixels of a token's side in the first and the second stage
+SCORE_SCALE = 0.25  # of the candidates' logits; the original's constant, which its weights were trained with
+LOWER_MEDIAN = (FINE**2 - 1) // 2  # its place among a cell's sorted values: of an even count the lower of the middle two
 
 
 @struct.dataclass
@@ -55,23 +62,22 @@ class StereoOutput:
 def pad_to_multiple(image: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C"]:
     """Edge replication to multiples of 16: rows on top, columns on the right."""
     height, width = image.shape[1:3]
-    return jnp.pad(image, ((0, 0), (-height % MULTIPLE, 0), (0, -width % MULTIPLE), (0, 0)), mode="edge")
+    return jnp.pad(image, ((0, 0), *padding(height, width, MULTIPLE), (0, 0)), mode="edge")
 
 
 def unshuffle(x: Float[Array, "*B h w N S"], side: int) -> Float[Array, "*B H W N"]:
     """Each token's side x side values to pixels, rows first."""
-    *batch, h, w, n, _ = x.shape
-    x = x.reshape(*batch, h, w, n, side, side)
-    x = jnp.moveaxis(x, (-2, -1), (-4, -2))  # (*B, h, side, w, side, N)
-    return x.reshape(*batch, h * side, w * side, n)
+    return rearrange(x, "... h w N (i j) -> ... (h i) (w j) N", i=side, j=side)
 
 
 def best_candidate(coarse: Float[Array, "B H W N"], logit: Float[Array, "B H W N"]) -> Float[Array, "B h4 w4"]:
-    """Per pixel the candidate of the largest logit (ties: the first), per 4x4 block the lower median."""
+    """Per pixel the candidate of the largest logit (ties: the first), per 4x4 block the lower median.
+
+    In the unit of `coarse`. H and W are multiples of 4.
+    """
     chosen = jnp.take_along_axis(coarse, jnp.argmax(logit, -1, keepdims=True), -1)[..., 0]
-    b, height, width = chosen.shape
-    blocks = chosen.reshape(b, height // 4, 4, width // 4, 4).swapaxes(2, 3).reshape(b, height // 4, width // 4, 16)
-    return jnp.sort(blocks, -1)[..., 7]
+    cells = rearrange(chosen, "B (h i) (w j) -> B h w (i j)", i=FINE, j=FINE)
+    return jnp.sort(cells, -1)[..., LOWER_MEDIAN]
 
 
 class BridgeDepth(nn.Module):
@@ -86,12 +92,13 @@ class BridgeDepth(nn.Module):
     @nn.compact
     def __call__(
         self,
-        left: Float[Array, "B H W 3"],
-        right: Float[Array, "B H W 3"],
+        left: Array,
+        right: Array,
         *,
         train: bool = False,
         train_mono: bool = False,
     ) -> StereoOutput:
+        """Of (B, H, W, 3) twice. Raises ValueError for other shapes, and for sizes that the network cannot take."""
         check_images(left, right, train=train)
         with jax.default_matmul_precision(self.config.precision):
             return self._forward(left, right, train=train, train_mono=train_mono)
@@ -121,13 +128,13 @@ class BridgeDepth(nn.Module):
         self.sow("taps", "stereo0", stereos[-1])
         self.sow("taps", "mono0", monos[-1])
         stereo = jnp.stack(stereos)
-        update = Head((n.dim, n.dim, 64), dtype=dtype, name="infer_head")(stereo).astype(delicate)
-        score = Linear(64, dtype=dtype, name="infer_score_head")(stereo).astype(delicate)
-        coarse = unshuffle(nn.relu(fixed[None, ..., None] + update), 8)
-        logits = unshuffle(score * (0.25 / c.temperature), 8)
+        update = Head((n.dim, n.dim, COARSE**2), dtype=dtype, name="infer_head")(stereo).astype(delicate)
+        score = Linear(COARSE**2, dtype=dtype, name="infer_score_head")(stereo).astype(delicate)
+        coarse = unshuffle(nn.relu(fixed[None, ..., None] + update), COARSE)
+        logits = unshuffle(score * (SCORE_SCALE / c.temperature), COARSE)
 
-        estimate = lax.stop_gradient(best_candidate(2 * coarse[-1], logits[-1]))[..., None]
-        tokens, pos = encoder.embed(estimate, level4, 2 * FOURIER_LEVELS)
+        estimate = lax.stop_gradient(best_candidate(COARSE // FINE * coarse[-1], logits[-1]))[..., None]
+        tokens, pos = encoder.embed(estimate, level4, COARSE // FINE * FOURIER_LEVELS)
         tokens = tokens if classical is None else tokens + classical.beside(estimate, found, keep)
         self._tap("1", tokens, pos)
         align = Alignment(n, n.refine_layers, n.refine_window, n.refine_window // 2, False, dtype, c.remat, name="align_1")
@@ -136,25 +143,25 @@ class BridgeDepth(nn.Module):
         self.sow("taps", "stereo1", stereos[-1])
         self.sow("taps", "mono1", refined_monos[-1])
         stereo = jnp.stack(stereos)
-        update = Head((n.dim, n.dim, 1 if c.upsampling else 16), dtype=dtype, name="refine_head")(stereo).astype(delicate)
-        fine, certainty = nn.relu(estimate[None, ..., None] + update), None
+        update = Head((n.dim, n.dim, 1 if c.upsampling else FINE**2), dtype=dtype, name="refine_head")(stereo)
+        fine, certainty = nn.relu(estimate[None, ..., None] + update.astype(delicate)), None
         if c.upsampling:
             upsample = ConvexUpsampling(c.upsampling, c.learned_confidence, dtype, name="upsampling")
             fine, certainty = upsample(fine[..., 0, 0], stereo[..., 0, :], left)
             fine = fine[..., None, :]
-        disparities = unshuffle(fine, 4)[..., 0] * 4
+        disparities = unshuffle(fine, FINE)[..., 0] * FINE
 
-        mono_output = Head((n.dim, n.dim, 64), dtype=dtype, name="mono_output")
+        mono_output = Head((n.dim, n.dim, COARSE**2), dtype=dtype, name="mono_output")
         mono = None
         if train or self.is_initializing():
             mono = mono_output(jnp.stack(monos + refined_monos)).astype(delicate)
-            mono = unshuffle(nn.relu(mono)[..., None, :], 8)[..., 0]
+            mono = unshuffle(nn.relu(mono)[..., None, :], COARSE)[..., 0]
         height, width = crop
         if certainty is not None:
-            certainty = unshuffle(certainty[..., None, :] / c.temperature, 4)[:, -height:, :width, 0]
+            certainty = unshuffle(certainty[..., None, :] / c.temperature, FINE)[:, -height:, :width, 0]
         return StereoOutput(
             disparities=disparities[:, :, -height:, :width],
-            coarse_disparities=8 * coarse,
+            coarse_disparities=COARSE * coarse,
             logits=logits,
             proposals=proposals,
             prob=prob,
@@ -217,7 +224,7 @@ def _init(config: ModelConfig, key: Array) -> Any:
 
 
 def init_params(config: ModelConfig, key: Array) -> Any:
-    """Initial parameters as in spec section 8, float32 (float64 for a float64 network, under jax_enable_x64).
+    """Initial parameters (spec `architecture.md` section 8), float32, or float64 for a float64 network under jax_enable_x64.
 
     `jax.eval_shape(partial(init_params, config), key)` is free.
     """

@@ -1,4 +1,8 @@
-"""Message passing between disparity seeds: cross-shaped attention (spec section 4, `dpn.propagation`).
+"""Neural message passing between disparity seeds, the neural Markov random field of the stereo branch: cross-shaped attention.
+
+BridgeDepth (arXiv 2508.04611), stereo branch; spec `architecture.md` section 4, `dpn.propagation` of the original: `dpn` is its
+disparity proposal network, `nmp` neural message passing. A node is a pixel's candidate, its neighbours the candidates of the
+other pixels of its column and row.
 
 Letters: B batch, H W map at 1/8, N candidates, C channels, h heads, k head width; a stripe is a column or a row.
 """
@@ -25,6 +29,8 @@ from bridgedepth_jax.layers import (
 )
 from bridgedepth_jax.ops.fourier import fourier_features
 from bridgedepth_jax.systems.bridgedepth.config import NMPConfig, ProposalConfig
+
+FOURIER_LEVELS = 64  # disparity levels (1/8 pixels) in half a turn of the slowest fourier feature; twice that at 1/4
 
 
 @functools.partial(jax.jit, static_argnums=3)
@@ -124,7 +130,7 @@ class Propagation(nn.Module):
         delicate = at_least_float32(self.dtype)
         y = gelu(Linear(c.lookup_dim, kernel_init=normal_002, dtype=self.dtype, name="corr_encoder_0")(correlation))
         y = Linear(c.seed_dim, kernel_init=normal_002, dtype=self.dtype, name="corr_encoder_2")(y).astype(delicate)
-        position = fourier_features(seeds.astype(delicate), 64)
+        position = fourier_features(seeds.astype(delicate), FOURIER_LEVELS)
         prior = jnp.broadcast_to(prior.astype(delicate)[..., None, :], (*seeds.shape, prior.shape[-1]))
         x = jnp.concatenate([y, position, prior], -1)
         x = Linear(self.nmp.prop_dim, use_bias=False, kernel_init=normal_002, dtype=self.dtype, name="proj")(x)

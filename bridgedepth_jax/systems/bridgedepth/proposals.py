@@ -1,4 +1,7 @@
-"""Disparity proposals at 1/8 resolution (spec section 4, `stereo_encoder.dpn`).
+"""Disparity proposals at 1/8: from the matching cost of all levels to N hypotheses a pixel.
+
+BridgeDepth (arXiv 2508.04611), stereo branch; spec `architecture.md` section 4. `dpn` in names of parameters is the original's
+disparity proposal network.
 
 Letters: B batch, H W map at 1/8, D disparity levels, G groups, N candidates, C channels.
 """
@@ -15,7 +18,8 @@ from bridgedepth_jax.ops.correlation import correlation_volume, lookup
 from bridgedepth_jax.systems.bridgedepth.config import NMPConfig, ProposalConfig
 from bridgedepth_jax.systems.bridgedepth.propagation import Propagation
 
-SUPPRESSED = 1e-3  # value of a level that is not a local maximum
+SUPPRESSED = 1e-3  # value of a level that is not a local maximum; the original's
+LEVEL_KERNEL = 5  # width of the convolutions over disparity, the original's
 CONV1D = ("NWC", "WIO", "NWC")
 
 
@@ -31,17 +35,17 @@ def select_seeds(prob: Float[Array, "B H W D"], count: int) -> Int[Array, "B H W
 
 
 class LevelConv(nn.Module):
-    """1-d convolution of width 5 along D, for every pixel: (B, H, W, D, I) to (B, H, W, D, O)."""
+    """1-d convolution along D, for every pixel: (B, H, W, D, I) to (B, H, W, D, O)."""
 
     features: int
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W D I"]) -> Float[Array, "B H W D O"]:
-        kernel = self.param("kernel", kaiming_normal, (5, x.shape[-1], self.features)).astype(self.dtype)
+        kernel = self.param("kernel", kaiming_normal, (LEVEL_KERNEL, x.shape[-1], self.features)).astype(self.dtype)
         bias = self.param("bias", zeros, (self.features,)).astype(self.dtype)
         flat = x.astype(self.dtype).reshape(-1, *x.shape[3:])
-        y = lax.conv_general_dilated(flat, kernel, (1,), [(2, 2)], dimension_numbers=CONV1D)
+        y = lax.conv_general_dilated(flat, kernel, (1,), [(LEVEL_KERNEL // 2, LEVEL_KERNEL // 2)], dimension_numbers=CONV1D)
         return y.reshape(*x.shape[:4], -1) + bias.reshape(1, 1, 1, 1, -1)
 
 
