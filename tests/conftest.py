@@ -42,8 +42,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir(
 import jax  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
-if os.environ.get("CHECK_SHAPES"):  # holds the shapes that annotations name in every test
-    install_import_hook("bridgedepth_jax", "shapes.check")
+install_import_hook("bridgedepth_jax", "shapes.check")  # the shapes that annotations name hold in every test
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
