@@ -154,7 +154,8 @@ def test_parts_of_a_batch_with_statistics_are_refused(teacher):
 
 def test_killed_it_resumes_to_the_bit(tmp_path, unbroken, teacher):
     root, tests = Path(__file__).parents[1], Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{tests}", "XLA_FLAGS": ""}
+    one_device = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"  # the last word counts
+    environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{tests}", "XLA_FLAGS": one_device}
     workdir = tmp_path / "run"
     command = [sys.executable, "-c", "import sys, toy_system; toy_system.main(*sys.argv[1:])", str(workdir), str(teacher)]
     killed = subprocess.run([*command, "6"], env=environment, capture_output=True, text=True)
