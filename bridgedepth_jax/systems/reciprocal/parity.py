@@ -346,11 +346,8 @@ def check_velodyne(folder: Path) -> Iterator[Row]:
     """The depth map of a scan, and the variant with the camera's depth."""
     calibration, points = kitti_raw.read_calibration(folder), kitti_raw.read_scan(folder / "scan.bin")
     with np.load(folder / "expected.npz") as expected:
-        maps = {
-            "depth": kitti_raw.project(points, calibration, depth="forward"),
-            "depth_camera": kitti_raw.project(points, calibration, depth="camera"),
-        }
-        for key, found in maps.items():
+        forward, camera = (kitti_raw.project(points, calibration, depth=kind) for kind in ("forward", "camera"))
+        for key, found in (("depth", forward), ("depth_camera", camera)):
             yield Row(folder.name, f"{key}, metres", apart(found, expected[key]), DEPTH)
 
 
