@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bridgedepth_jax.commands import options
 from bridgedepth_jax.errors import InputError
@@ -75,8 +76,9 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     override(config, overrides)
     if args.init:
         config.init = args.init
+    teachers: Any = config.teachers
     given = {"stereo": args.teacher, "mono": args.mono}
-    config.teachers = tuple((dict(config.teachers) | {name: path for name, path in given.items() if path}).items())
+    config.teachers = tuple((dict(teachers) | {name: path for name, path in given.items() if path}).items())
     experiment = Experiment.from_dict(config.to_dict())
     start_processes(args.coordinator, args.num_processes, args.process_id)
     data = make_train_dataset(experiment.data)
