@@ -12,11 +12,14 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.system import DEFAULT
+from bridgedepth_jax.data.pipeline import DataConfig
+from bridgedepth_jax.system import DEFAULT, find_system
 from bridgedepth_jax.training.experiment import Experiment
 
 
 def get_config(system: str = DEFAULT) -> ConfigDict:
-    tree = dataclasses.asdict(Experiment(system=system))
+    data, multiple = DataConfig(), find_system(system).multiple
+    data = dataclasses.replace(data, crop=tuple(side // multiple * multiple for side in data.crop))  # that the system takes
+    tree = dataclasses.asdict(Experiment(system=system, data=data))
     del tree["data"]["batch_size"], tree["data"]["seed"]  # they follow from solver.batch_size and seed
     return ConfigDict(tree)

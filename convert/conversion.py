@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bridgedepth_jax.convert.engine import convert_state, find_rules, restore_state
+from bridgedepth_jax.convert.engine import Rules, convert_state, find_rules, restore_state
 from bridgedepth_jax.convert.pth import read_pth, state_dict, write_pth
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.files import replacing
 from bridgedepth_jax.store.checkpoint import Checkpoint, expected_shapes, flatten, unflatten
 
 CONVERTER = "bridgedepth_jax.convert 1"
@@ -17,15 +18,13 @@ CONVERTER = "bridgedepth_jax.convert 1"
 def convert_file(
     kind: str, path: str | os.PathLike, *, config: Any = None, origin: Mapping[str, str] | None = None
 ) -> Checkpoint:
-    """Reads a .pth file of the system `kind`.
+    """Reads a .pth file of the system `kind`, or the folder of its files where the original has several.
 
     `config` is for a file that does not say which network it is. `origin` is added to the provenance. Raises InputError for
     a file that is damaged, is of another network or asks for code.
     """
     path, rules = Path(path), find_rules(kind)
-    digest = sha256_of(path)
-    content = read_pth(path, rules.classes)
-    state = state_dict(path, content)
+    content, state, digest = _read(path, rules)
     try:
         config = rules.config_of(content, state, config)
     except ValueError as error:
@@ -51,7 +50,34 @@ def write_original(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
         content = rules.content(checkpoint.config, state)
     except ValueError as error:
         raise InputError(f"{path}: cannot be written, {error}") from error
-    write_pth(path, content)
+    if not rules.files:
+        write_pth(path, content)
+        return
+    with replacing(path) as temporary:
+        temporary.mkdir(parents=True)
+        for prefix, name in rules.files:
+            part = {key.removeprefix(f"{prefix}."): value for key, value in content.items() if key.startswith(f"{prefix}.")}
+            write_pth(temporary / name, part)
+
+
+def _read(path: Path, rules: Rules) -> tuple[Any, dict[str, Any], str]:
+    """(content, state dict, digest) of a file; of a folder of several files all their names, each with its first part."""
+    if not rules.files:
+        digest = sha256_of(path)
+        content = read_pth(path, rules.classes)
+        return content, state_dict(path, content), digest
+    names = [name for _, name in rules.files]
+    if not path.is_dir():
+        raise InputError(f"{path}: expected a folder with {' and '.join(names)}")
+    state: dict[str, Any] = {}
+    digests = []
+    for prefix, name in rules.files:
+        if not (path / name).is_file():
+            raise InputError(f"{path}: has no {name}, expected a folder with {' and '.join(names)}")
+        digests.append(f"{name} {sha256_of(path / name)}")
+        part = state_dict(path / name, read_pth(path / name, rules.classes))
+        state |= {f"{prefix}.{key}": value for key, value in part.items()}
+    return state, state, ", ".join(digests)
 
 
 def sha256_of(path: Path) -> str:

@@ -61,6 +61,7 @@ class Rules(NamedTuple):
     buffers: Callable[[Any, Iterable[str]], dict[str, np.ndarray]] = lambda config, paths: {}  # constants in the state dict
     aliases: tuple[tuple[re.Pattern[str], str], ...] = ()  # names that match have a second one, after `re.sub`
     ignored: re.Pattern[str] | None = None  # names that may be in a file and are not of the network
+    files: tuple[tuple[str, str], ...] = ()  # (first part of names, file) where the original is a folder of several files
     classes: tuple[Class, ...] = ()  # of objects that may be pickled in a file, read as dicts
     variants: Mapping[str, Callable[[], Any]] = {}  # configs by name, for files that do not say which network they are
 
@@ -148,10 +149,10 @@ def convert_state(
     fixed = constants or {}
     for given in list(state):
         value = state.pop(given)
-        if not isinstance(value, np.ndarray):
-            raise InputError(f"{source}: {given:.80} is {type(value).__name__}, expected a tensor")
         if given in counters or any(pattern and pattern.search(given) for pattern in (ignored, rules.ignored)):
             continue
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"{source}: {given:.80} is {type(value).__name__}, expected a tensor")
         if given in fixed:
             if not np.array_equal(value, fixed[given]):
                 wrong.append(f"{given} (a constant of the network) differs from what the config says")

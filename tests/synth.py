@@ -16,6 +16,10 @@ def synth_value(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Value of the original's parameter `name`, float32."""
     x = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
     leaf = name.rsplit(".", 1)[-1]
+    if leaf == "running_var":
+        return 1.0 + 0.2 * np.abs(x)
+    if leaf == "running_mean":
+        return 0.2 * x
     if leaf == "gamma":
         return 0.4 + 0.1 * x
     if leaf == "layer_scale":

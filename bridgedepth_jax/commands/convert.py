@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             continue
         names = ", ".join(system.published) or "none yet"
         sub = commands.add_parser(kind, help=f"a {kind} .pth file to a checkpoint folder")
-        sub.add_argument("source", metavar="SOURCE", help=f".pth file, or a published name: {names}")
+        sub.add_argument("source", metavar="SOURCE", help=f".pth file or folder of them, or a published name: {names}")
         sub.add_argument("out", metavar="OUT", type=Path, help="checkpoint folder to write")
         sub.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="stored parameters")
         sub.add_argument("--revision", help="of a published name: branch, tag or commit in its repository")
@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--overwrite", action="store_true", help="replace OUT")
         if variants := find_rules(kind).variants:
             sub.add_argument("--variant", choices=list(variants), help="network of a file that does not say which it is")
-    sub = commands.add_parser("to-torch", help="a checkpoint folder to a .pth file that the original loads")
+    sub = commands.add_parser("to-torch", help="a checkpoint folder to a .pth file (or folder of them) that the original loads")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
     sub.add_argument("out", metavar="OUT.pth", type=Path, help="file to write")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT.pth")
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from bridgedepth_jax.convert import diffusion
 
     start = time.perf_counter()
-    _check_out(args.out, folder=args.command != "to-torch", overwrite=args.overwrite)
+    _check_out(args.out, folder=None if args.command == "to-torch" else True, overwrite=args.overwrite)
     try:
         (diffusion.COMMANDS.get(args.command) or (_to_file if args.command == "to-torch" else _to_folder))(args)
     except OSError as error:
@@ -53,11 +53,15 @@ def run(args: argparse.Namespace) -> None:
 
 def _to_file(args: argparse.Namespace) -> None:
     from bridgedepth_jax.convert.conversion import sha256_of, write_original
+    from bridgedepth_jax.convert.engine import find_rules
     from bridgedepth_jax.store.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(args.checkpoint)
+    names = [name for _, name in find_rules(checkpoint.kind).files]
+    _check_out(args.out, folder=bool(names), overwrite=args.overwrite)
     write_original(args.out, checkpoint)
-    print(f"sha256      {sha256_of(args.out)}  {args.out.name}")
+    for file in [args.out / name for name in names] or [args.out]:
+        print(f"sha256      {sha256_of(file)}  {file.name}")
     print(f"licence     {checkpoint.provenance.get('licence')}")
 
 
@@ -86,10 +90,10 @@ def _to_folder(args: argparse.Namespace) -> None:
     print(f"parameters  {count:,}, stored as {args.dtype}")
 
 
-def _check_out(out: Path, *, folder: bool, overwrite: bool) -> None:
+def _check_out(out: Path, *, folder: bool | None, overwrite: bool) -> None:
     if not out.exists():
         return
     if not overwrite:
         raise InputError(f"{out} exists, expected a new name, or --overwrite")
-    if out.is_dir() != folder:
+    if folder is not None and out.is_dir() != folder:
         raise InputError(f"{out} is a {'folder' if out.is_dir() else 'file'} and would not be replaced")

@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bridgedepth_jax.commands import options
 from bridgedepth_jax.errors import InputError
@@ -26,7 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workdir", required=True, type=Path, help="folder for checkpoints, logs and the exported weights")
     parser.add_argument("--init", help="start of a fresh run: checkpoint folder, published name, another --workdir, random")
-    parser.add_argument("--imagenet", default="", metavar="PTH", help="torchvision weights for a convnext or swin encoder")
+    parser.add_argument("--imagenet", default="", metavar="PTH", help="torchvision weights for an encoder that has any")
+    parser.add_argument("--teacher", metavar="DIR", help="frozen stereo network that the config's task asks for")
+    parser.add_argument("--mono", metavar="DIR", help="frozen monocular network that the config's task asks for")
     parser.add_argument("--original-yaml", metavar="FILE", help="a config of the original, applied over --config")
     options.add_processes(parser)
     parser.set_defaults(overrides=[])
@@ -73,6 +76,9 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     override(config, overrides)
     if args.init:
         config.init = args.init
+    teachers: Any = config.teachers
+    given = {"stereo": args.teacher, "mono": args.mono}
+    config.teachers = tuple((dict(teachers) | {name: path for name, path in given.items() if path}).items())
     experiment = Experiment.from_dict(config.to_dict())
     start_processes(args.coordinator, args.num_processes, args.process_id)
     data = make_train_dataset(experiment.data)

@@ -113,6 +113,12 @@ def augment(
     return {"left": left, "right": right, "disparity": disparity, "valid": valid}
 
 
+def whole_views(sample: Sample, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """left, right (h, w, 3) uint8: the whole images at `size`, each pixel the mean of what it covers."""
+    resize = lambda image: image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    return {side: np.ascontiguousarray(resize(sample[side])) for side in ("left", "right")}
+
+
 def draw_colours(kind: Kind, config: AugmentConfig, rng: np.random.Generator) -> tuple[Colour, Colour]:
     """Of the left and the right image; the same object twice where they share their draws."""
     strength, hue = (SPARSE_STRENGTH, SPARSE_HUE) if kind == "sparse" else (STRENGTH, HUE)

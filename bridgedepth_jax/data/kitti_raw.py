@@ -178,8 +178,9 @@ def _matrix(path: Path, entries: dict[str, str], name: str, shape: tuple[int, ..
     try:
         return np.array(entries[name].split(), np.float64).reshape(shape)
     except ValueError:
-        wanted = " x ".join(map(str, shape))
-        raise InputError(f"{path}: {name} = {entries[name].strip():.60}, expected {wanted} numbers") from None
+        raise InputError(
+            f"{path}: {name} = {entries[name].strip():.60}, expected {' x '.join(map(str, shape))} numbers"
+        ) from None
 
 
 def read_scan(path: Path) -> Float[np.ndarray, "P 4"]:

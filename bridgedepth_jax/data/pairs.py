@@ -17,7 +17,7 @@ from typing import NotRequired, TypedDict
 import cv2
 import numpy as np
 
-from bridgedepth_jax.data import formats
+from bridgedepth_jax.data import formats, kitti_raw
 from bridgedepth_jax.data.calibration import READERS
 from bridgedepth_jax.data.table import DATASETS, Dataset, Kind, Source, Swap
 from bridgedepth_jax.errors import InputError
@@ -136,6 +136,9 @@ def find_pairs(name: str, root: str | Path) -> tuple[Pair, ...]:
         return _custom_pairs(name, root / (name.partition(":")[2] or "custom.csv"))
     if name == "synthetic":
         raise InputError("the data set 'synthetic' is rendered while training and has no files, expected one that has")
+    if name.startswith(kitti_raw.PREFIX):
+        found = kitti_raw.find_images(name, root)
+        return tuple(Pair(name, left, "sparse", root / left, root / right) for _, left, right in found)
     if name not in DATASETS:
         raise InputError(f"no files belong to the data set {name!r}, expected one of {', '.join(DATASETS)} or custom:FILE.csv")
     dataset = DATASETS[name]
@@ -240,7 +243,7 @@ _COLUMNS = (*_PATHS, "format", "kind")
 
 
 def _custom_pairs(name: str, table: Path) -> tuple[Pair, ...]:
-    """Pairs of a CSV file with the columns left, right, disparity, format [, valid] [, nonocc] [, confidence] [, inpaint]
+    """Pairs of a CSV file with the columns left, right [, disparity, format] [, valid] [, nonocc] [, confidence] [, inpaint]
     [, kind]; paths are relative to its folder."""
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
@@ -248,10 +251,10 @@ def _custom_pairs(name: str, table: Path) -> tuple[Pair, ...]:
             header, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table}: cannot be read as CSV ({error})") from None
-    if not {"left", "right", "disparity", "format"} <= set(header) <= set(_COLUMNS):
+    if not {"left", "right"} <= set(header) <= set(_COLUMNS) or ("disparity" in header) != ("format" in header):
         raise InputError(
             f"{table}: columns {', '.join(map(str, header))},"
-            " expected left, right, disparity, format [, valid] [, nonocc] [, confidence] [, inpaint] [, kind]"
+            " expected left, right [, disparity, format] [, valid] [, nonocc] [, confidence] [, inpaint] [, kind]"
         )
     if not rows:
         raise InputError(f"{table}: no rows")
@@ -261,18 +264,21 @@ def _custom_pairs(name: str, table: Path) -> tuple[Pair, ...]:
 def _custom_pair(name: str, table: Path, line: int, row: Mapping[str, str | None]) -> Pair:
     cells = {key: (value or "").strip() for key, value in row.items() if key in _COLUMNS}
     where = f"{table}, line {line}"
-    if cells["format"] not in formats.FORMATS:
+    labelled = bool(cells.get("disparity") or cells.get("format"))  # both empty: a pair without ground truth
+    if labelled and cells["format"] not in formats.FORMATS:
         raise InputError(f"{where}: format {cells['format']!r}, expected one of {', '.join(formats.FORMATS)}")
     kind = cells.get("kind") or "sparse"
     if kind not in ("dense", "sparse", "masked"):
         raise InputError(f"{where}: kind {kind!r}, expected dense, sparse or masked")
     paths = {key: table.parent / cells[key] for key in _PATHS if cells.get(key)}
-    for key in ("left", "right", "disparity"):
+    for key in ("left", "right", *(("disparity",) if labelled else ())):
         if key not in paths:
             raise InputError(f"{where}: {key} is empty")
-    if "mask0nocc.png" in formats.files_beside(cells["format"], paths["disparity"].name):  # as in the sets of Middlebury
+    if labelled and "mask0nocc.png" in formats.files_beside(
+        cells["format"], paths["disparity"].name
+    ):  # as in the sets of Middlebury
         paths.setdefault("nonocc", paths["disparity"].with_name("mask0nocc.png"))
     for key, path in paths.items():
         if not path.is_file():
             raise InputError(f"{where}: {key} {path} is missing")
-    return Pair(name, cells["left"], kind, format=cells["format"], **paths)  # type: ignore[arg-type]
+    return Pair(name, cells["left"], kind, format=cells["format"] if labelled else None, **paths)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ import cv2
 import grain
 import numpy as np
 
-from bridgedepth_jax.data.augment import AugmentConfig, augment
+from bridgedepth_jax.data.augment import AugmentConfig, augment, whole_views
 from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.data.sources import Packing, SyntheticOptions, open_source
 from bridgedepth_jax.errors import InputError
@@ -40,6 +40,7 @@ class DataConfig:
     batch_size: int = 8  # over all hosts
     seed: int = 326
     source: Packing = "raw"
+    whole: bool = False  # whole images at the size `crop` and no ground truth, for training that must not see it
     skip_broken: bool = False  # a broken file: the next index takes its place, instead of an error
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     synthetic: SyntheticOptions = dataclasses.field(default_factory=SyntheticOptions)
@@ -57,7 +58,9 @@ class DataConfig:
 def batch_shapes(config: DataConfig) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shape and dtype of each array of a batch over all hosts, as `TrainDataset` gives them."""
     size = (config.batch_size, *config.crop)
-    kinds = {"left": np.uint8, "right": np.uint8, "disparity": np.float32, "valid": np.bool_}
+    kinds: dict[str, Any] = {"left": np.uint8, "right": np.uint8}
+    if not config.whole:
+        kinds |= {"disparity": np.float32, "valid": np.bool_}
     return {name: ((*size, 3) if kind is np.uint8 else size, kind) for name, kind in kinds.items()}
 
 
@@ -65,10 +68,11 @@ class TrainDataset:
     """Batches by step number. See the module's docstring for what is in one.
 
     A batch is a dict: left, right (b, h, w, 3) uint8 RGB; disparity (b, h, w) float32, pixels; valid (b, h, w) bool.
+    With `whole` it is the two images alone.
     """
 
     def __init__(self, config: DataConfig):
-        flip_views = config.augment.enabled and config.augment.flip == "h"
+        flip_views = config.augment.enabled and not config.whole and config.augment.flip == "h"
         height, width = config.crop
         options = config.synthetic
         options = dataclasses.replace(
@@ -94,8 +98,12 @@ class TrainDataset:
         config = dataclasses.asdict(self.config)
         for name in ("root", "source", "workers", "threads", "prefetch"):
             del config[name]
-        if config["synthetic"]["scenes"] == "sparse":  # what there was before there was a choice
-            del config["synthetic"]["scenes"]
+        # An option that came later, at what there was before there was the choice, changes nothing.
+        for name, before, section in (
+            ("scenes", "sparse", config["synthetic"]), ("clean", False, config["synthetic"]), ("whole", False, config)
+        ):  # fmt: skip
+            if section[name] == before:
+                del section[name]
         files = {name: [len(source), source.fingerprint] for name, source in self.sources.items()}  # type: ignore[attr-defined]
         return hashlib.sha256(json.dumps([config, files], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -114,6 +122,8 @@ class TrainDataset:
                 _LOG.warning("skipped: %s", error)
         else:
             raise InputError(f"{_MAX_SKIPS} broken files in a row, from number {index} of the epoch on")
+        if self.config.whole:
+            return {**whole_views(sample, self.config.crop), "skipped": np.int32(skipped)}
         made = augment(sample, sample.get("kind", "masked"), self.config.crop, self.config.augment, rng)
         return {**made, "skipped": np.int32(skipped)}
 

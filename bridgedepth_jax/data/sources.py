@@ -25,6 +25,7 @@ class SyntheticOptions:
     size: int = 100_000  # samples in an epoch
     photos: str | None = None  # a folder of photographs; None: those of scikit-image, where it is installed
     scenes: Literal["sparse", "crowded"] = "sparse"  # what stands in them: `SCENES` of data/procedural/config.py
+    clean: bool = False  # matching pixels look alike: no noise, blur or other exposure in one of the views
 
 
 class RawSource(Sequence[Sample]):
@@ -52,8 +53,8 @@ class SyntheticSource(Sequence[Sample]):
     def __init__(self, options: SyntheticOptions):
         self.options = options
         photos = [(path.name, path.stat().st_size) for path in find_photos(options.photos)]  # they are textures
-        known = {key: value for key, value in dataclasses.asdict(options).items() if (key, value) != ("scenes", "sparse")}
-        parts = [known, photos]  # a newer option at its old value changes nothing
+        old = (("scenes", "sparse"), ("clean", False))  # newer options at their old values change nothing
+        parts = [{key: value for key, value in dataclasses.asdict(options).items() if (key, value) not in old}, photos]
         self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         self._renderer = None
 
@@ -65,7 +66,8 @@ class SyntheticSource(Sequence[Sample]):
             from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
 
             given = {key: value for key, value in dataclasses.asdict(self.options).items() if value is not None}
-            given["config"] = SyntheticConfig.named(given.pop("scenes"))
+            config, clean = SyntheticConfig.named(given.pop("scenes")), given.pop("clean")
+            given["config"] = config.clean() if clean else config
             self._renderer = SyntheticStereo(given.pop("height"), given.pop("width"), **given)
         return self._renderer[index]
 

@@ -6,6 +6,8 @@ To add one, add a row and, if its disparity format is new, a reader in `formats`
 import dataclasses
 from typing import Literal
 
+from bridgedepth_jax.data import kitti_raw
+
 Kind = Literal["dense", "sparse", "masked"]  # masked: dense, but the mask given with it is kept
 
 # Replacements in a path (regular expression, text), applied one after another; written so that they fit the glob as well.
@@ -267,4 +269,5 @@ DATASETS: dict[str, Dataset] = {
     ),
 }  # fmt: skip
 
-NAMES = (*DATASETS, "synthetic", "custom")  # what a config may say; also "custom:FILE.csv"
+# What a config may say; also "custom:FILE.csv" and "kitti_raw_SPLIT:DRIVE,DRIVE".
+NAMES = (*DATASETS, *kitti_raw.SETS, "synthetic", "custom")

@@ -14,7 +14,7 @@ class SolverConfig:
     batch_size: int = 8  # pairs a step, over all devices and processes
     accumulate: int = 1  # the batch goes through in so many parts; changes memory, not the result
     base_lr: float = 5e-4  # peak of the schedule
-    schedule: Literal["one_cycle", "constant"] = "one_cycle"  # `training/schedule.py` defines them
+    schedule: Literal["one_cycle", "constant", "drop"] = "one_cycle"  # `training/schedule.py` defines them
     weight_decay: float = 1e-5  # decoupled, of everything without a row of its own
     weight_decay_norm: float = 1e-5  # of norm scales and shifts
     grad_clip: float | None = 1.0  # largest global gradient norm; None: any

@@ -35,4 +35,10 @@ def constant(step: Array | int, base_rate: float, max_steps: int) -> Array:
     return jnp.full_like(jnp.asarray(step, jnp.result_type(float)), base_rate)
 
 
-SCHEDULES: dict[str, Callable[[Array | int, float, int], Array]] = {"one_cycle": one_cycle, "constant": constant}
+def drop(step: Array | int, base_rate: float, max_steps: int) -> Array:
+    """A tenth of the rate in the last quarter of the steps, as after 15 of 20 epochs (spec `self-supervised.md` section 4)."""
+    step = jnp.asarray(step, jnp.result_type(float))
+    return jnp.where(4 * step < 3 * max_steps, base_rate, base_rate / 10)
+
+
+SCHEDULES: dict[str, Callable[[Array | int, float, int], Array]] = {"one_cycle": one_cycle, "constant": constant, "drop": drop}

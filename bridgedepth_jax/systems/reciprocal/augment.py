@@ -27,17 +27,16 @@ def augment(
 ) -> Views:
     """One random key a row. The right view of a mirrored pair is its left one, mirrored, so disparities stay positive."""
 
-    def one(left: Array, right: Array, key: Array) -> tuple[Array, Array, Array, Array]:
+    def one(left: Array, right: Array, key: Array) -> Views:
         flip, recolour, shades = jax.random.split(key, 3)
         flipped = jax.random.bernoulli(flip, mirror)
-        pair = [jnp.where(flipped, a[:, ::-1], b) for a, b in ((right, left), (left, right))]
+        pair = jnp.where(flipped, right[:, ::-1], left), jnp.where(flipped, left[:, ::-1], right)
         draws = jax.random.uniform(shades, (4,), left.dtype)
         changed = jax.random.bernoulli(recolour, colour)
-        seen = [jnp.where(changed, jitter(view, draws), view) for view in pair]
-        return pair[0], pair[1], seen[0], seen[1]
+        recoloured = [jnp.where(changed, jitter(view, draws), view) for view in pair]
+        return Views(pair, (recoloured[0], recoloured[1]))
 
-    found = jax.vmap(one)(left, right, keys)
-    return Views(found[:2], found[2:])
+    return jax.vmap(one)(left, right, keys)
 
 
 def jitter(image: Float[Array, "H W 3"], draws: Float[Array, "4"]) -> Float[Array, "H W 3"]:
@@ -58,7 +57,9 @@ def turn_hue(image: Float[Array, "H W 3"], turns: Float[Array, ""]) -> Float[Arr
     spread = top - bottom
     safe = jnp.where(spread > 0, spread, 1)
     r, g, b = (image[..., i] for i in range(3))
-    sixth = jnp.where(top == r, (g - b) / safe, jnp.where(top == g, 2 + (b - r) / safe, 4 + (r - g) / safe))
+    # Comparing channels with each other, not with their maximum: a compiler may round the two differently.
+    red, green = (r >= g) & (r >= b), g >= b
+    sixth = jnp.where(red, (g - b) / safe, jnp.where(green, 2 + (b - r) / safe, 4 + (r - g) / safe))
     hue = sixth / 6 + turns
     # Each channel is a trapezoid of the hue, a third of a turn apart.
     channel = lambda n: top - spread * jnp.clip(jnp.minimum((n + 6 * hue) % 6, 4 - (n + 6 * hue) % 6), 0, 1)

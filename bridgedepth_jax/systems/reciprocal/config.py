@@ -27,7 +27,9 @@ class StereoNetConfig:
         if len(self.estimator) != 5:
             raise InputError(f"model.estimator has {len(self.estimator)} widths, expected 5")
         if len(self.context) != len(self.dilations):
-            raise InputError(f"model.context has {len(self.context)} widths, {len(self.dilations)} dilations, expected as many")
+            raise InputError(
+                f"model.context has {len(self.context)} widths and {len(self.dilations)} dilations, expected as many"
+            )
 
     @property
     def multiple(self) -> int:
@@ -50,6 +52,8 @@ class SingleNetConfig:
     smallest: float = 0.01  # disparity of sigmoid 0 ...
     largest: float = 10.0  # ... and of sigmoid 1
     factor: float = 0.058  # of the two, times the image's width: focal 0.58 of the width, baseline 0.1
+    size: tuple[int, int] = (320, 1024)  # height and width of the images that it was trained on
+    metric: bool = True  # trained on pairs, so that disparities have a unit; False: on video alone (monodepth2's `mono`)
     bias: float = -4.0  # initial, of the convolutions before the sigmoids: at 0 training would start mostly out of view
 
     @classmethod

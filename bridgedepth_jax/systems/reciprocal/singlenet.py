@@ -3,8 +3,6 @@
 B batch, H W an image's sides, h w those of a map, C channels.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -64,7 +62,7 @@ def _convolve(x: Array, kernel: Array, stride: int, pad: int) -> Array:
 
 
 class Block(nn.Module):
-    """A residual block: two 3x3 convolutions or, as a bottleneck, 1x1, 3x3 (with the stride) and 1x1 to 4 times the width."""
+    """A residual block: two 3x3 convolutions or, as a bottleneck, 1x1, 3x3 (with the stride) and 1x1 to four widths."""
 
     width: int
     stride: int
@@ -97,8 +95,7 @@ class ResNet(nn.Module):
         x = Conv(c.width, 7, 2, name="conv1")(x)
         x = nn.relu(BatchNorm(name="bn1")(x, train=train, axes=axes))
         maps = [x]
-        padding: Any = [(1, 1), (1, 1)]  # flax takes pairs too, but says it takes a word
-        x = nn.max_pool(x, (3, 3), (2, 2), padding)
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # type: ignore[arg-type]
         for stage, blocks in enumerate(c.depths):
             for i in range(blocks):
                 block = Block(c.width << stage, 2 if stage and not i else 1, c.bottleneck, name=f"layer{stage + 1}_{i}")

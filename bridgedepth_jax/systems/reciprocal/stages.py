@@ -111,7 +111,7 @@ def _distil(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teach
     stereo = stereo_teacher("stereo", teachers["stereo"])
 
     def stage(_: Any, found: Pass, frozen: Any, clean: Any, seen: Any, rows: Rows) -> tuple[losses.Total, Array, Array]:
-        target, occluded = consult(stereo, frozen["stereo"], clean[0], clean[1], task.occlusion_alpha)
+        target, occluded = consult(stereo, frozen["stereo"], clean, task.occlusion_alpha)
         visible = _visible(occluded, target.dtype, rows)
         data = losses.distillation_data(target, occluded, visible)
         return losses.over_scales(found.outputs, clean[0] / 255, data, rows.total, task.smoothness), occluded, visible
@@ -123,7 +123,7 @@ def _fusion(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teach
     stereo, mono = stereo_teacher("stereo", teachers["stereo"]), mono_teacher("mono", teachers["mono"])
 
     def stage(_: Any, found: Pass, frozen: Any, clean: Any, seen: Any, rows: Rows) -> tuple[losses.Total, Array, Array]:
-        target, occluded = consult(stereo, frozen["stereo"], clean[0], clean[1], task.occlusion_alpha)
+        target, occluded = consult(stereo, frozen["stereo"], clean, task.occlusion_alpha)
         guess = mono(frozen["mono"], clean[0], target, occluded)
         data = losses.fusion_data(losses.fuse(target, guess, occluded), rows.total)
         total = losses.over_scales(found.outputs, clean[0] / 255, data, rows.total, task.smoothness)
@@ -133,9 +133,10 @@ def _fusion(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teach
 
 
 def consult(
-    stereo: Callable[[Weights, Array, Array], Array], weights: Weights, left: Array, right: Array, alpha: float
+    stereo: Callable[[Weights, Array, Array], Array], weights: Weights, pair: tuple[Array, Array], alpha: float
 ) -> tuple[Array, Array]:
     """A frozen stereo network's disparity of the left view and what is occluded there, (B, H, W) each. Images RGB 0..255."""
+    left, right = pair
     disparity = stereo(weights, left, right).astype(left.dtype)
     other = mirrored(stereo)(weights, left, right).astype(left.dtype)
     return disparity, losses.occlusion(disparity, other, alpha)

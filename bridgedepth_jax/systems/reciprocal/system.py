@@ -70,6 +70,13 @@ def single_estimate(config: SingleNetConfig) -> Any:
     return run
 
 
+def imagenet(path: str, config: SingleNetConfig) -> Mapping[str, Any]:
+    """torchvision's weights of the ResNet, {path: array}."""
+    from bridgedepth_jax.convert.rules.reciprocal import read_resnet
+
+    return read_resnet(path, config)
+
+
 def check_stereo(config: StereoNetConfig, task: ReciprocalTask) -> None:
     if task.stage == "distil":
         raise InputError("task.stage = distil trains a monocular network, system stereonet is none")
@@ -106,4 +113,5 @@ SINGLENET = System(
     multiple=32,
     minimum=64,
     rules="bridgedepth_jax.convert.rules.reciprocal:SINGLENET",
+    imagenet=imagenet,
 )
