@@ -28,6 +28,8 @@ SYSTEMS = {
     "zerostereo": "bridgedepth_jax.systems.zerostereo.system:SYSTEM",
     "stereonet": "bridgedepth_jax.systems.reciprocal.system:STEREONET",
     "singlenet": "bridgedepth_jax.systems.reciprocal.system:SINGLENET",
+    "bridge_mde": "bridgedepth_jax.systems.bridge_mde.system:SYSTEM",
+    "flux-depth": "bridgedepth_jax.systems.bridge_mde.generator.system:SYSTEM",
 }
 
 
@@ -84,6 +86,7 @@ class Published(NamedTuple):
     kind: str  # name of the system
     repository: str
     file: str
+    variant: str = ""  # of the converter's rules, where the file does not say which network it is
 
 
 @flax.struct.dataclass
@@ -110,6 +113,7 @@ class System(NamedTuple):
     objective: Callable[[Any, Any, Mapping[str, Teacher]], Objective] | None = None  # of (config, task, teachers by name)
     check: Callable[[Any, Any], None] | None = None  # (config, task): InputError unless they fit
     estimate: Callable[[Any], Callable[[Weights, Array, Array], Estimate]] | None = None  # (config) -> f(weights, left, right)
+    depth: Callable[[Any], Callable[[Weights, Array], Array]] | None = None  # (config) -> f(weights, image): of one view
     moved: Mapping[str, str] = {}  # keys of older configs and runs -> where they are now
     multiple: int = 1  # of the sides of what the network computes on
     minimum: int = 1  # pixels, of each side of an image

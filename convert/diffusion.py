@@ -97,7 +97,7 @@ def read_state(state: Mapping[str, np.ndarray], config: UNetConfig | Autoencoder
         if path not in expected or path in leaves:
             unused.append(name)
         elif found is None:
-            wrong.append(f"{name} has shape {value.shape}, expected {_file_shape(path, expected[path])}")
+            wrong.append(f"{name} has shape {value.shape}, expected {file_shape(path, expected[path])}")
         else:
             leaves[path] = found
     named = {text.split(" ")[0] for text in wrong}
@@ -109,7 +109,7 @@ def read_state(state: Mapping[str, np.ndarray], config: UNetConfig | Autoencoder
     return unflatten(leaves)
 
 
-def _file_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def file_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shape[i] for i in np.argsort(LAYOUTS[len(shape)][1])) if path.endswith("/kernel") else shape
 
 
@@ -125,8 +125,8 @@ def convert_folder(folder: Path, *, variant: str = "", origin: Mapping[str, str]
     variant: "fp16" for files like `diffusion_pytorch_model.fp16.safetensors`; by default the plain ones, or whichever is there.
     `origin` is added to the provenance. InputError names the file and what is wrong with it.
     """
-    texts = {name: _read_text(folder / path) for name, path in CONFIGS.items()}
-    parsed = {name: _read_json(texts[name], folder / CONFIGS[name]) for name in CONFIGS}
+    texts = {name: read_text(folder / path) for name, path in CONFIGS.items()}
+    parsed = {name: read_json(texts[name], folder / CONFIGS[name]) for name in CONFIGS}
     configs = {name: cls.from_diffusers(parsed[name], str(folder / CONFIGS[name])) for name, cls in NETWORKS.items()}
     schedule = ScheduleConfig.from_diffusers(parsed["schedule"], str(folder / CONFIGS["schedule"]))
     try:
@@ -144,16 +144,16 @@ def convert_folder(folder: Path, *, variant: str = "", origin: Mapping[str, str]
         kinds = {key: NAMES[tensors[key].dtype] for key in tensors}
         most = max(sorted(set(kinds.values())), key=list(kinds.values()).count)
         dtypes[name] = {"": most} | {path_of(k, tensors[k].ndim): v for k, v in kinds.items() if v != most}
-        digests[f"{name}/{tensors.path.name}"] = _digest(tensors.path)
+        digests[f"{name}/{tensors.path.name}"] = digest(tensors.path)
     text_config = folder / "text_encoder" / "config.json"
     text = SafeTensors(_weights_file(folder / "text_encoder", "model", variant))
-    digests[f"text_encoder/{text.path.name}"] = _digest(text.path)
-    prompt = _empty_prompt(text, _read_json(_read_text(text_config), text_config))
+    digests[f"text_encoder/{text.path.name}"] = digest(text.path)
+    prompt = _empty_prompt(text, read_json(read_text(text_config), text_config))
     if prompt.shape[1] != config.unet.cross_attention_dim:
         config = dataclasses.replace(config, context_dim=prompt.shape[1])
     index = folder / "model_index.json"
     files = {path: texts[name] for name, path in CONFIGS.items()}
-    files |= {index.name: _read_text(index)} if index.is_file() else {}
+    files |= {index.name: read_text(index)} if index.is_file() else {}
     known = configs["unet"] == UNetConfig() and configs["vae"] == AutoencoderConfig()
     provenance = {
         "source": folder.resolve().name,
@@ -199,7 +199,7 @@ def write_folder(out: Path, checkpoint: Checkpoint, *, dtype: str | None = None)
             given = kept["dtypes"].get(name, {})
             kind = lambda path, given=given: DTYPES[dtype or given.get(path) or given.get("", "F32")]
             order = sorted(paths)
-            shapes = {key: (kind(paths[key]), _file_shape(paths[key], leaves[paths[key]].shape)) for key in order}
+            shapes = {key: (kind(paths[key]), file_shape(paths[key], leaves[paths[key]].shape)) for key in order}
             tensors = (to_diffusers(leaves[paths[key]], paths[key]) for key in order)
             write_safetensors(temporary / name / f"{WEIGHTS}.safetensors", shapes, tensors, {"format": "pt"})
 
@@ -256,14 +256,16 @@ def _weights_file(folder: Path, stem: str, variant: str) -> Path:
     return found[0]
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The content of a text file of the folder. InputError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read, expected a folder in the diffusers layout") from error
 
 
-def _read_json(text: str, path: Path) -> dict[str, Any]:
+def read_json(text: str, path: Path) -> dict[str, Any]:
+    """A mapping of its JSON. InputError, with the path, for anything else."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -273,6 +275,7 @@ def _read_json(text: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

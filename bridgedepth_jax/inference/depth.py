@@ -1,32 +1,34 @@
-"""One photograph in, relative inverse depth out: Depth Anything V2 on its own, with its usual protocol.
+"""One photograph in, depth out: Depth Anything V2 and what is made like it, with its usual protocol. Relative or metric.
 
 Letters: B batch, H W size of the images.
 """
 
+import dataclasses
 import os
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bridgedepth_jax.build import build, plain
 from bridgedepth_jax.convert.published import resolve
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference.compiled import DTYPES, Compiled, Devices
 from bridgedepth_jax.inference.stereo import as_rgb
-from bridgedepth_jax.networks.config import MonoConfig
-from bridgedepth_jax.networks.depth_anything import DepthAnything
-from bridgedepth_jax.ops.image import normalize
-from bridgedepth_jax.ops.resize import bilinear_taps
+from bridgedepth_jax.networks.config import DepthConfig, MonoConfig
+from bridgedepth_jax.networks.depth_anything import depth_of
+from bridgedepth_jax.ops.resize import resize_aligned
 from bridgedepth_jax.store.checkpoint import load_checkpoint
+from bridgedepth_jax.system import find_system
 
 SHORTER_SIDE = 518  # pixels, what Depth Anything V2 was trained on
 
 
 class DepthPredictor:
-    """Depth Anything V2 with its weights on the device, ready for images.
+    """Depth Anything V2 with its weights on the device, ready for images. `metric` says whether it gives metres.
 
     Args:
       config, params: the network and its parameters, copied to the device once, as float32.
@@ -43,13 +45,18 @@ class DepthPredictor:
     ) -> None:
         if dtype not in (None, *DTYPES):
             raise InputError(f"dtype {dtype!r}, expected one of {list(DTYPES)}")
-        self.config = config
-        network = DepthAnything(config, jnp.dtype(dtype or "float32"))
-        self._run = Compiled(lambda params, image: (_forward(network, params, image),), params, devices=devices)
+        # The branch of another network is relative.
+        own = config if isinstance(config, DepthConfig) else build(DepthConfig, plain(config), "config")
+        if dtype is not None:
+            own = dataclasses.replace(own, dtype=dtype)  # type: ignore[arg-type]
+        self.config, self.metric = own, own.metric
+        forward = depth_of(own)
+        self._run = Compiled(lambda params, image: (_forward(forward, params, image),), params, devices=devices)
 
     @classmethod
     def load(cls, checkpoint: str | os.PathLike, **options: Any) -> Self:
-        """From a folder written by `bridgedepth convert depth-anything`, or a published name (depth_anything_v2_vits, ...).
+        """From a folder of `bridgedepth convert` or of training, or a published name: depth_anything_v2_vits, bridge_mde, or
+        one of metres, depth_anything_v2_metric_hypersim_vits, ...
 
         Raises InputError: no such checkpoint, a damaged one, or one of another network.
         """
@@ -59,7 +66,7 @@ class DepthPredictor:
         return cls(loaded.config, loaded.params, **options)
 
     def __call__(self, image: np.ndarray, *, size: int = SHORTER_SIDE) -> np.ndarray:
-        """Relative inverse depth: larger is nearer, up to an unknown scale and shift.
+        """Metres of a metric network; else relative inverse depth: larger is nearer, up to an unknown scale and shift.
 
         Args:
           image: (H, W, 3) or (B, H, W, 3) RGB, uint8 or float in 0..255; also grey, and with alpha, as for `Predictor`.
@@ -72,14 +79,47 @@ class DepthPredictor:
         """
         image = as_rgb(image, "image")
         height, width = image.shape[-3:-1]
+        depth = np.stack([resize_aligned(one, height, width) for one in self.raw(image, size=size)])
+        return depth.reshape(image.shape[:-1])
+
+    def raw(self, image: np.ndarray, *, size: int = SHORTER_SIDE) -> np.ndarray:
+        """The same before it is resized: (B, h, w), `network_size`."""
+        image = as_rgb(image, "image")
+        height, width = image.shape[-3:-1]
         batch = image.reshape(-1, height, width, 3)
         seen_width, seen_height = network_size(width, height, size, self.config.patch)
         resized = np.stack(
             [cv2.resize(one.astype(np.float32), (seen_width, seen_height), interpolation=cv2.INTER_CUBIC) for one in batch]
         )
-        (depth,) = self._run(resized)
-        depth = np.stack([_resize_aligned(one, height, width) for one in depth])
-        return depth.reshape(image.shape[:-1])
+        return self._run(resized)[0]
+
+
+class Single(NamedTuple):
+    """A network of one view: (H, W, 3) uint8 to a map at its own size, metres or inverse depth up to scale and shift."""
+
+    predict: Callable[[np.ndarray], np.ndarray]
+    metric: bool
+    config: Any
+
+
+def load_single(checkpoint: str | os.PathLike, *, dtype: str | None = None) -> Single:
+    """Any system's network of one view. InputError: a checkpoint of another one, a damaged one."""
+    loaded = load_checkpoint(resolve(checkpoint))
+    system = find_system(loaded.kind)
+    if system.depth is None:
+        raise InputError(f"checkpoint {checkpoint} holds {loaded.kind}, expected a network of one view")
+    if isinstance(loaded.config, MonoConfig):
+        predictor = DepthPredictor(loaded.config, loaded.params, dtype=dtype)
+        return Single(lambda image: predictor.raw(image)[0], predictor.metric, predictor.config)
+    if dtype not in (None, "float32"):
+        raise InputError(f"--dtype {dtype}: {loaded.kind} computes in float32")
+    forward, (height, width) = system.depth(loaded.config), loaded.config.size
+    run = Compiled(lambda params, image: (forward(params, image),), loaded.params)
+
+    def predict(image: np.ndarray) -> np.ndarray:
+        return run(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)[None])[0][0]
+
+    return Single(predict, False, loaded.config)
 
 
 def network_size(width: int, height: int, size: int = SHORTER_SIDE, multiple: int = 14) -> tuple[int, int]:
@@ -95,16 +135,6 @@ def network_size(width: int, height: int, size: int = SHORTER_SIDE, multiple: in
     return seen_width, seen_height
 
 
-def _forward(network: DepthAnything, params: Mapping[str, Any], image: jax.Array) -> jax.Array:
+def _forward(forward: Callable[..., jax.Array], params: Mapping[str, Any], image: jax.Array) -> jax.Array:
     with jax.default_matmul_precision("highest"):
-        depth = network.apply({"params": params}, normalize(image))
-    assert isinstance(depth, jax.Array)
-    return depth.astype(jnp.float32)
-
-
-def _resize_aligned(depth: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear with aligned corners, (h, w) -> (height, width)."""
-    rows = bilinear_taps(depth.shape[0], height, align_corners=True)
-    columns = bilinear_taps(depth.shape[1], width, align_corners=True)
-    tall = (depth[rows.indices] * rows.weights[..., None]).sum(1)
-    return (tall[:, columns.indices] * columns.weights).sum(2).astype(np.float32)
+        return forward(params, image).astype(jnp.float32)
