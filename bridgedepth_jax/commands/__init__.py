@@ -24,9 +24,9 @@ COMMANDS = {
     "data check": "what is there of each data set",
     "data preview": "a picture of some samples of a data set",
     "data prepare": "pack a data set into ArrayRecord shards",
+    "data benchmark": "training samples per second",
     "data pseudo-label": "depth of a folder of images as labels to train on",
     "data fuse-labels": "masked ground truth of generated images",
-    "data benchmark": "training samples per second",
     "submit": "write a submission to a benchmark",
     "report compare": "two results of evaluate: a difference, or noise?",
     "report plot": "the curve of a training run",
@@ -79,7 +79,7 @@ def parse_and_run(module, name: str, words: Sequence[str]) -> None:
 def overview(group: str | None) -> str:
     """The help of all commands, or of a group's."""
     rows = {name: words for name, words in COMMANDS.items() if group is None or name.startswith(f"{group} ")}
-    table = "\n".join(f"  {name:16}{words}" for name, words in rows.items())
+    table = "\n".join(f"  {name:18}{words}" for name, words in rows.items())
     first = next(iter(rows))
     return f"""\
 usage: bridgedepth {f"{group} " if group else "[--version] "}COMMAND ...
