@@ -398,11 +398,13 @@ def test_original_files_go_there_and_back_to_the_bit(kind, head, tmp_path):
     originals = {rules.name(path): original_shape(shape, rules.layout(rules.name(path))) for path, shape in names.items()}  # type: ignore[arg-type]
     state = {name: synth_value(name, shape) for name, shape in originals.items()}
     ordered = {name: state[name] for name in sorted(state, key=rules.order_key)}
-    write_pth(tmp_path / "first.pth", ordered)
-    found = convert_file(kind, tmp_path / "first.pth", config=config)
+    for folder in ("one", "two"):  # the file's name is inside it
+        (tmp_path / folder).mkdir()
+    write_pth(tmp_path / "one" / "net.pth", ordered)
+    found = convert_file(kind, tmp_path / "one" / "net.pth", config=config)
     assert (found.kind, found.config) == (kind, config)
-    write_original(tmp_path / "second.pth", found)
-    assert (tmp_path / "first.pth").read_bytes() == (tmp_path / "second.pth").read_bytes()
+    write_original(tmp_path / "two" / "net.pth", found)
+    assert (tmp_path / "one" / "net.pth").read_bytes() == (tmp_path / "two" / "net.pth").read_bytes()
     # What a metric file is, it does not say: the name or --max-depth does.
     save_checkpoint(tmp_path / "checkpoint", found)
     assert DepthPredictor.load(tmp_path / "checkpoint").metric == (head == "metric")
