@@ -32,6 +32,8 @@ def match(left: np.ndarray, right: np.ndarray) -> Matches:
     found = []
     for image in (left, right):
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        low, high = np.quantile(grey, (0.01, 0.99))  # dark images have corners too
+        grey = np.clip((grey - low) * (255 / max(high - low, 1)), 0, 255).astype(np.uint8)
         size = round(width * scale), round(grey.shape[0] * scale)
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         found.append(cv2.SIFT.create(1000).detectAndCompute(grey, None))

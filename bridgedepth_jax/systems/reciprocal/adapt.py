@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 STUDENTS = {"bridgedepth": "bridgedepth-pairs", "stereonet": "stereonet"}  # kinds of checkpoints: who trains them
 MONO = "singlenet"
 WIDTH = 1024  # pixels, of the paper's images: smoothness counts differences a pixel, so narrower ones take less of it
+ALIKE = 0.2  # share of the pairs in which matches must be found: dark or small ones have few
 CHECKED = 200  # pairs of a list that are looked at before training
 BETTER = 0.99  # error after over error before, at most, to be worth exporting
 MORE_OCCLUDED = 0.02  # by which the share of occluded pixels may rise: what is masked costs nothing
@@ -130,7 +131,7 @@ def check_pairs(pairs: Sequence[Pair]) -> None:
     for pair in looked:
         sample = read_sample(pair)
         alike += check_pair(sample["left"], sample["right"], str(pair.left))
-    if 2 * alike < len(looked):
+    if alike < ALIKE * len(looked):
         raise InputError(
             f"{pairs[0].dataset}: left and right have nothing in common in {len(looked) - alike} of {len(looked)} pairs,"
             " expected images of one scene"

@@ -33,6 +33,7 @@ from bridgedepth_jax.systems.reciprocal.networks import (
 )
 
 TEACHERS = {"photometric": (), "distil": ("stereo",), "fusion": ("stereo", "mono")}
+OPTIONS = {"stereo": "--teacher", "mono": "--mono"}  # of `bridgedepth train`
 VIEWS = {"photometric": (1, 2), "distil": (1,), "fusion": (2,)}  # that a student of the stage looks at
 
 
@@ -64,7 +65,7 @@ def objective(
     if set(teachers) != set(TEACHERS[task.stage]):
         raise InputError(
             f"task.stage = {task.stage}: teachers {', '.join(sorted(teachers)) or 'none'},"
-            f" expected {', '.join(TEACHERS[task.stage]) or 'none'}"
+            f" expected {', '.join(f'{name} ({OPTIONS[name]})' for name in TEACHERS[task.stage]) or 'none'}"
         )
     stage = {"photometric": _photometric, "distil": _distil, "fusion": _fusion}[task.stage](network, task, teachers)
 
