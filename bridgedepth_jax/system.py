@@ -28,6 +28,7 @@ SYSTEMS = {
     "zerostereo": "bridgedepth_jax.systems.zerostereo.system:SYSTEM",
     "stereonet": "bridgedepth_jax.systems.reciprocal.system:STEREONET",
     "singlenet": "bridgedepth_jax.systems.reciprocal.system:SINGLENET",
+    "bridgedepth-pairs": "bridgedepth_jax.systems.reciprocal.bridgedepth:PAIRS",  # bridgedepth, trained without ground truth
 }
 
 
@@ -111,6 +112,7 @@ class System(NamedTuple):
     check: Callable[[Any, Any], None] | None = None  # (config, task): InputError unless they fit
     estimate: Callable[[Any], Callable[[Weights, Array, Array], Estimate]] | None = None  # (config) -> f(weights, left, right)
     moved: Mapping[str, str] = {}  # keys of older configs and runs -> where they are now
+    monocular: bool = False  # `estimate` looks at the left image alone
     multiple: int = 1  # of the sides of what the network computes on
     minimum: int = 1  # pixels, of each side of an image
     rules: str = ""  # "module:NAME" of its converter's rules

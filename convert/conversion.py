@@ -11,6 +11,7 @@ from bridgedepth_jax.convert.pth import read_pth, state_dict, write_pth
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.store.checkpoint import Checkpoint, expected_shapes, flatten, unflatten
+from bridgedepth_jax.system import find_system
 
 CONVERTER = "bridgedepth_jax.convert 1"
 
@@ -20,6 +21,7 @@ def convert_file(
 ) -> Checkpoint:
     """Reads a .pth file of the system `kind`, or the folder of its files where the original has several.
 
+    Of a system with such an encoder, a file alone is torchvision's of the encoder: the rest are initial weights, to train on.
     `config` is for a file that does not say which network it is. `origin` is added to the provenance. Raises InputError for
     a file that is damaged, is of another network or asks for code.
     """
@@ -30,8 +32,12 @@ def convert_file(
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
     del content
-    expected = _expected(path, kind, config)
-    leaves = convert_state(rules, state, expected, constants=rules.buffers(config, expected), source=str(path))
+    expected, rest = _expected(path, kind, config), {}
+    if rules.backbone and path.is_file():
+        given = {name: shape for name, shape in expected.items() if rules.name(name).startswith(rules.backbone)}
+        rest = {name: value for name, value in _initial(kind, config).items() if name not in given}
+        expected, origin = given, {"rest": "initial weights, not trained", **(origin or {})}
+    leaves = rest | convert_state(rules, state, expected, constants=rules.buffers(config, expected), source=str(path))
     provenance = {
         "source": path.name,
         "sha256": digest,
@@ -42,10 +48,16 @@ def convert_file(
     return Checkpoint(kind, unflatten(leaves), config, provenance)
 
 
-def write_original(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
-    """Writes what the original of the checkpoint's system loads. Raises InputError where it has no words for the config."""
+def write_original(path: str | os.PathLike, checkpoint: Checkpoint, *, backbone: bool = False) -> None:
+    """Writes what the original of the checkpoint's system loads; with `backbone` torchvision's file of the encoder alone,
+    without a classifier. Raises InputError where there are no words for the config, or no such encoder."""
     rules, leaves = find_rules(checkpoint.kind), flatten(checkpoint.params)
     state = restore_state(rules, leaves, rules.buffers(checkpoint.config, leaves))
+    if backbone:
+        if not rules.backbone:
+            raise InputError(f"{path}: {checkpoint.kind} has no encoder of torchvision, expected singlenet")
+        write_pth(path, {name.removeprefix(rules.backbone): v for name, v in state.items() if name.startswith(rules.backbone)})
+        return
     try:
         content = rules.content(checkpoint.config, state)
     except ValueError as error:
@@ -60,6 +72,13 @@ def write_original(path: str | os.PathLike, checkpoint: Checkpoint) -> None:
             write_pth(temporary / name, part)
 
 
+def _initial(kind: str, config: Any) -> dict[str, Any]:
+    """The system's initial weights, flat."""
+    import jax
+
+    return flatten(jax.device_get(jax.jit(lambda key: find_system(kind).init(config, key))(jax.random.key(0))))
+
+
 def _read(path: Path, rules: Rules) -> tuple[Any, dict[str, Any], str]:
     """(content, state dict, digest) of a file; of a folder of several files all their names, each with its first part."""
     if not rules.files:
@@ -67,6 +86,9 @@ def _read(path: Path, rules: Rules) -> tuple[Any, dict[str, Any], str]:
         content = read_pth(path, rules.classes)
         return content, state_dict(path, content), digest
     names = [name for _, name in rules.files]
+    if rules.backbone and path.is_file() and path.name not in names:
+        state = {f"{rules.backbone}{key}": value for key, value in state_dict(path, read_pth(path, rules.classes)).items()}
+        return state, state, sha256_of(path)
     if not path.is_dir():
         raise InputError(f"{path}: expected a folder with {' and '.join(names)}")
     state: dict[str, Any] = {}

@@ -62,6 +62,7 @@ class Rules(NamedTuple):
     aliases: tuple[tuple[re.Pattern[str], str], ...] = ()  # names that match have a second one, after `re.sub`
     ignored: re.Pattern[str] | None = None  # names that may be in a file and are not of the network
     files: tuple[tuple[str, str], ...] = ()  # (first part of names, file) where the original is a folder of several files
+    backbone: str = ""  # first part of the names of what torchvision's file of the encoder alone holds
     classes: tuple[Class, ...] = ()  # of objects that may be pickled in a file, read as dicts
     variants: Mapping[str, Callable[[], Any]] = {}  # configs by name, for files that do not say which network they are
 

@@ -34,6 +34,7 @@ WRAPPERS = {
     "train.py": "train",
     "evaluate.py": "evaluate",
     "convert/__main__.py": "convert",
+    "scripts/adapt.py": "adapt",
     "scripts/benchmark.py": "benchmark",
     "scripts/benchmark_data.py": "data benchmark",
     "scripts/compile_for.py": "benchmark compile",

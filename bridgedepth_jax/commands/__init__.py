@@ -20,6 +20,7 @@ COMMANDS = {
     "view": "a page in the browser: drop in two images and look around",
     "convert": "PyTorch weights to a checkpoint folder, and back",
     "train": "train an experiment, or continue one",
+    "adapt": "a stereo network to your camera, from pairs without ground truth",
     "evaluate": "a checkpoint or a baseline on whole data sets",
     "data check": "what is there of each data set",
     "data preview": "a picture of some samples of a data set",

@@ -2,6 +2,7 @@
 
 bridgedepth convert bridgedepth bridge_rvc.pth checkpoints/rvc
 bridgedepth convert depth-anything depth_anything_v2_vits checkpoints/depth_anything_v2_vits
+bridgedepth convert singlenet mono_640x192 checkpoints/mono_640x192     # a folder of encoder.pth and depth.pth (monodepth2)
 bridgedepth convert to-torch checkpoints/rvc rvc.pth
 """
 
@@ -35,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub = commands.add_parser("to-torch", help="a checkpoint folder to a .pth file (or folder of them) that the original loads")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
     sub.add_argument("out", metavar="OUT.pth", type=Path, help="file to write")
+    sub.add_argument("--backbone", action="store_true", help="torchvision's encoder of a singlenet checkpoint alone")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT.pth")
     diffusion.add_commands(commands)
 
@@ -57,9 +59,9 @@ def _to_file(args: argparse.Namespace) -> None:
     from bridgedepth_jax.store.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(args.checkpoint)
-    names = [name for _, name in find_rules(checkpoint.kind).files]
+    names = [] if args.backbone else [name for _, name in find_rules(checkpoint.kind).files]
     _check_out(args.out, folder=bool(names), overwrite=args.overwrite)
-    write_original(args.out, checkpoint)
+    write_original(args.out, checkpoint, backbone=args.backbone)
     for file in [args.out / name for name in names] or [args.out]:
         print(f"sha256      {sha256_of(file)}  {file.name}")
     print(f"licence     {checkpoint.provenance.get('licence')}")

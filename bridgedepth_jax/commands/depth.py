@@ -1,4 +1,5 @@
-"""Relative inverse depth of single images with Depth Anything V2: larger is nearer, up to an unknown scale and shift.
+"""Inverse depth of single images: larger is nearer. Depth Anything V2's is relative, up to an unknown scale and shift; that of
+a singlenet checkpoint is a disparity in pixels of the image.
 
 bridgedepth depth --checkpoint depth_anything_v2_vits --image photo.jpg --out out
 bridgedepth depth --checkpoint checkpoints/depth_anything_v2_vitl --image photos --out out --save disparity-npy
@@ -22,7 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", required=True, help="image, folder, or glob in quotes")
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--save", default="disparity,color", help=f"any of {','.join(KINDS)}; default disparity,color")
-    parser.add_argument("--size", type=int, default=SHORTER_SIDE, help="pixels of the shorter side as the network sees it")
+    parser.add_argument(
+        "--size", type=int, help=f"pixels of the shorter side as Depth Anything V2 sees it; default {SHORTER_SIDE}"
+    )
     options.add_dtype(parser)
     options.add_devices(parser, None)
     options.alias(parser, "--device", "--devices", type=options.devices)

@@ -2,6 +2,8 @@
 
 bridgedepth evaluate --checkpoint sf --config bridgedepth/zero_shot_evaluation --root data --out results
 bridgedepth evaluate --method sgbm --datasets custom:my_pairs.csv --out results-sgbm
+bridgedepth evaluate --protocol eigen --checkpoint runs/mono/export --post-process --root data --out results-eigen
+bridgedepth evaluate --protocol kitti_2015_depth --checkpoint runs/stereo/export --fuse runs/mono/export --out results-fused
 """
 
 import argparse
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from bridgedepth_jax.system import System
 
 CONFIG = "bridgedepth/zero_shot_evaluation"
+DEPTH = ("eigen", "eigen_improved", "kitti_2015_depth")
+SIZE = (320, 1024)  # of images that networks without a size of their own see, with --protocol
 SGBM_MULTIPLE = 16  # pixels, to which images are padded where no network says: fewer compilations of what measures
 
 
@@ -29,6 +33,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{options.CONFIG}; its eval.datasets and data.root are used; default: {CONFIG}, unless --datasets are given",
     )
     parser.add_argument("--datasets", help="names, separated by commas, also custom:FILE.csv; default: those of the config")
+    parser.add_argument("--protocol", choices=DEPTH, help="metric depth on KITTI instead, of stereo and monocular networks")
+    parser.add_argument("--post-process", action="store_true", help="with --protocol: one image and its mirror, averaged")
+    parser.add_argument("--fuse", metavar="MONO", help="with --protocol: a monocular network where one camera alone sees")
+    parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="with --protocol: what networks see, default 320x1024")
+    parser.add_argument("--calibrated", action="store_true", help="with --protocol: KITTI's own focal length and baseline")
+    parser.add_argument("--drives", help="with --protocol: some drives alone, separated by commas")
     options.add_root(parser, default=None, help="data directory; default: data.root of the config")
     parser.add_argument("--out", required=True, help="folder for results.json, results.md, images.csv, pictures/")
     parser.add_argument("--batch", type=int, default=8, help="images in flight, rounded up to the devices of a process")
@@ -58,6 +68,12 @@ def run(args: argparse.Namespace) -> None:
     for name in ("pictures", "limit"):
         if getattr(args, name) < 0:
             raise InputError(f"--{name} {getattr(args, name)}, expected 0 or more")
+    if args.protocol:
+        evaluate_depth(args)
+        return
+    for name in ("post_process", "fuse", "size", "calibrated", "drives"):
+        if getattr(args, name):
+            raise InputError(f"--{name.replace('_', '-')} without --protocol, expected one of {', '.join(DEPTH)}")
     names = [name for name in (args.datasets or "").split(",") if name]
     protocols, root = from_config(read_config(args.config or CONFIG)) if args.config or not names else ([], "data")
     if names:
@@ -79,8 +95,48 @@ def run(args: argparse.Namespace) -> None:
         raise SystemExit(1)
 
 
-def load_method(checkpoint: str | None, dtype: str | None) -> "tuple[Method, System, Any]":
-    """A checkpoint as something to evaluate, its system, and the config of its network."""
+def evaluate_depth(args: argparse.Namespace) -> None:
+    """The protocols of depth."""
+    import jax
+
+    from bridgedepth_jax.evaluation import depth_suite
+    from bridgedepth_jax.evaluation.suite import Method
+    from bridgedepth_jax.system import Teacher
+    from bridgedepth_jax.systems.reciprocal import stages
+
+    for name, given in (("method", args.method != "network"), ("datasets", args.datasets), ("config", args.config)):
+        if given:
+            raise InputError(f"--{name} with --protocol, expected a --checkpoint alone")
+    method, system, model = load_method(args.checkpoint, args.dtype)
+    if args.post_process and args.fuse:
+        raise InputError("--post-process and --fuse, expected one of them")
+    assert system.estimate is not None
+    estimate: Any = system.estimate(model)
+    if args.post_process:
+        estimate = stages.post_processed_estimate(Teacher(system.name, model))
+        method = Method(f"{method.name}, post-processed", {**method.identity, "post_process": True}, method.params)
+    if args.fuse:
+        other, mono, mono_model = load_method(args.fuse, args.dtype, pairs=False)
+        estimate = stages.fused_estimate(Teacher(system.name, model), Teacher(mono.name, mono_model))
+        identity = {**method.identity, "fused_with": dict(other.identity)}
+        method = Method(f"{method.name} fused with {other.name}", identity, {"stereo": method.params, "mono": other.params})
+    size = options.size("--size", args.size) if args.size else getattr(model, "size", SIZE)
+    if not isinstance(size, tuple) or any(side % system.multiple for side in size):
+        raise InputError(f"--size {args.size}, expected multiples of {system.multiple}")
+    drives = tuple(name for name in (args.drives or "").split(",") if name)
+    result = depth_suite.evaluate_depth(
+        estimate, method, args.protocol, args.root or "data", args.out,
+        size=size, batch=args.batch, drives=drives, calibrated=args.calibrated, limit=args.limit, pictures=args.pictures,
+        workers=args.threads,
+    )  # fmt: skip
+    if jax.process_index() == 0:
+        print(depth_suite.markdown(result, depth_suite.PROTOCOLS[args.protocol].metrics))
+    if not result["images"]:
+        raise SystemExit(1)
+
+
+def load_method(checkpoint: str | None, dtype: str | None, *, pairs: bool = True) -> "tuple[Method, System, Any]":
+    """A checkpoint as something to evaluate, its system, and the config of its network; with `pairs`, one that estimates."""
     from bridgedepth_jax.build import plain
     from bridgedepth_jax.convert.published import resolve
     from bridgedepth_jax.evaluation.suite import Method
@@ -93,9 +149,13 @@ def load_method(checkpoint: str | None, dtype: str | None) -> "tuple[Method, Sys
     folder = DEFAULT_MODEL if checkpoint is None else resolve(checkpoint)
     loaded = load_checkpoint(folder)
     system = find_system(loaded.kind)
-    if system.estimate is None:
+    if pairs and system.estimate is None:
         raise InputError(f"checkpoint {folder} holds {loaded.kind}, expected bridgedepth or another system for pairs")
-    model = loaded.config if dtype is None else dataclasses.replace(loaded.config, dtype=dtype)
+    model = loaded.config
+    if dtype is not None:
+        if not hasattr(model, "dtype"):
+            raise InputError(f"--dtype {dtype}: {loaded.kind} computes in the dtype of its weights, float32; expected none")
+        model = dataclasses.replace(model, dtype=dtype)
     digest = hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest()
     identity = {"sha256": digest, "model": plain(model)}
     return Method(folder.resolve().name, identity, loaded.params), system, model

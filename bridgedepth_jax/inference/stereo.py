@@ -80,8 +80,10 @@ class Predictor:
         if dtype is not None and dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r}, expected one of {list(DTYPES)}")
         found = find_system(system)
-        if found.estimate is None:
-            raise InputError(f"{system} sees one image, expected a system for pairs")
+        if found.estimate is None or found.monocular:
+            raise InputError(f"{system} sees one image, expected a system for pairs; bridgedepth depth is for one image")
+        if dtype is not None and not hasattr(config, "dtype"):
+            raise InputError(f"dtype {dtype!r}: {system} computes in float32 alone")
         self.config = config if dtype is None else dataclasses.replace(config, dtype=dtype)
         self.check_order = check_order
         self.minimum = found.minimum  # pixels, of each side as the network sees it

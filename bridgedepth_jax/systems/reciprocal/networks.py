@@ -38,6 +38,8 @@ class View(NamedTuple):
     right: Array
     occluded: Array  # (B, H, W) bool
     visible: Array  # pixels that are not, of the global batch
+    target: Array  # (B, H, W) what may count as the true disparity ...
+    trusted: Array  # ... and where, bool
 
 
 class Network(NamedTuple):
@@ -106,7 +108,7 @@ def stereo_teacher(name: str, teacher: Teacher) -> Callable[[Weights, Array, Arr
     InputError: the teacher is none.
     """
     system = find_system(teacher.system)
-    if system.estimate is None or teacher.system in MONOCULAR:
+    if system.estimate is None or system.monocular:
         raise InputError(f"teacher {name} holds {teacher.system}, expected a stereo network as stereonet or bridgedepth")
     estimate = system.estimate(teacher.config)
     return lambda weights, left, right: lax.stop_gradient(estimate(weights, left, right).disparity)
