@@ -28,6 +28,8 @@ SYSTEMS = {
     "zerostereo": "bridgedepth_jax.systems.zerostereo.system:SYSTEM",
     "stereonet": "bridgedepth_jax.systems.reciprocal.system:STEREONET",
     "singlenet": "bridgedepth_jax.systems.reciprocal.system:SINGLENET",
+    "dust3r": "bridgedepth_jax.systems.stereodiff.system:PAIRS",
+    "depthcrafter": "bridgedepth_jax.systems.stereodiff.system:DIFFUSION",
 }
 
 

@@ -64,6 +64,7 @@ class Rules(NamedTuple):
     files: tuple[tuple[str, str], ...] = ()  # (first part of names, file) where the original is a folder of several files
     classes: tuple[Class, ...] = ()  # of objects that may be pickled in a file, read as dicts
     variants: Mapping[str, Callable[[], Any]] = {}  # configs by name, for files that do not say which network they are
+    config_json: Callable[[Any], Any] | None = None  # config -> config.json beside a .safetensors; None: the original has none
 
     def layout(self, name: str) -> Layout | None:
         """Layout of a tensor of the original by its name, or None for a name that no rule knows."""
