@@ -52,7 +52,7 @@ class Rules(NamedTuple):
     """How the original of one system stores its weights. `System.rules` names an instance of this."""
 
     layouts: tuple[tuple[re.Pattern[str], Layout], ...]  # see `table`
-    config_of: Callable[[Any, Mapping[str, Any], Any], Any]  # (content of a file, its state dict, config given) -> config
+    config_of: Callable[[Any, dict[str, Any], Any], Any]  # (content of a file, its state dict, config given) -> config
     licence: Callable[[Any], str]  # of published weights with that config
     content: Callable[[Any, dict[str, np.ndarray]], Any]  # (config, state dict) -> what the original's loader expects
     order: str = ""  # names of children as modules register them, where a module has several; list items go by number

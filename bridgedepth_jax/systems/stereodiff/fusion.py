@@ -7,7 +7,6 @@ network's until `fuse` fixes the mean scale.
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import cv2
@@ -18,7 +17,7 @@ from scipy.sparse import coo_array, csgraph
 
 from bridgedepth_jax.errors import InputError
 
-Maps = Sequence[Any]  # of arrays; indexing reads one, so that they may lie on a disk
+Maps = Any  # a sequence of arrays; indexing reads one, so that they may lie on a disk
 NEAREST = 1e-8  # pixels, smallest distance that a weight of the focal length is divided by
 FOCAL_STEPS = 10
 MEAN_SCALE = 0.5  # geometric mean of the pairs' scales after fusion

@@ -129,7 +129,7 @@ def draw_noise(options: RefineOptions, frames: int, size: tuple[int, int], laten
 def refine(
     model: VideoDiffusion,
     frames: Sequence[Any],
-    disparity: Sequence[Any] | None,
+    disparity: Any,
     options: RefineOptions,
     *,
     span: tuple[float, float] | None = None,
@@ -159,9 +159,7 @@ def refine(
     chunks = [(start, min(start + options.chunk, total)) for start in range(0, total, options.chunk)]
 
     conditions, embeddings, starts = [], [], []
-    if not from_noise:
-        assert disparity is not None
-        low, high = span or value_range(np.asarray(disparity), options)
+    low, high = span or ((0.0, 1.0) if from_noise else value_range(np.asarray(disparity), options))
     for start, stop in chunks:
         images = np.stack([np.asarray(frames[k]) for k in range(start, stop)]).astype(dtype) * 2 - 1
         embeddings.append(model.embed(images))
