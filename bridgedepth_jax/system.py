@@ -29,6 +29,8 @@ SYSTEMS = {
     "stereonet": "bridgedepth_jax.systems.reciprocal.system:STEREONET",
     "singlenet": "bridgedepth_jax.systems.reciprocal.system:SINGLENET",
     "bridgedepth-pairs": "bridgedepth_jax.systems.reciprocal.bridgedepth:PAIRS",  # bridgedepth, trained without ground truth
+    "dust3r": "bridgedepth_jax.systems.stereodiff.system:PAIRS",
+    "depthcrafter": "bridgedepth_jax.systems.stereodiff.system:DIFFUSION",
 }
 
 

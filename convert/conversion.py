@@ -1,6 +1,7 @@
 """From a PyTorch file to a checkpoint of ours and back, by the rules of the file's system."""
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from bridgedepth_jax.convert.engine import Rules, convert_state, find_rules, restore_state
 from bridgedepth_jax.convert.pth import read_pth, state_dict, write_pth
+from bridgedepth_jax.convert.safetensors import SafeTensors, write_safetensors
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.store.checkpoint import Checkpoint, expected_shapes, flatten, unflatten
@@ -58,6 +60,9 @@ def write_original(path: str | os.PathLike, checkpoint: Checkpoint, *, backbone:
             raise InputError(f"{path}: {checkpoint.kind} has no encoder of torchvision, expected singlenet")
         write_pth(path, {name.removeprefix(rules.backbone): v for name, v in state.items() if name.startswith(rules.backbone)})
         return
+    if Path(path).suffix == ".safetensors":
+        _write_safetensors(Path(path), rules, checkpoint.config, state)
+        return
     try:
         content = rules.content(checkpoint.config, state)
     except ValueError as error:
@@ -79,8 +84,37 @@ def _initial(kind: str, config: Any) -> dict[str, Any]:
     return flatten(jax.device_get(jax.jit(lambda key: find_system(kind).init(config, key))(jax.random.key(0))))
 
 
+def _write_safetensors(path: Path, rules: Rules, config: Any, state: dict[str, Any]) -> None:
+    """A tensor of two names once, under the first; the config in config.json beside the file."""
+    if rules.config_json is None:
+        raise InputError(f"{path}: the original of this system has no safetensors, expected a name like weights.pth")
+    second = {name for first in state if (name := rules.alias(first))}
+    tensors = {name: state[name] for name in sorted(state) if name not in second}
+    with replacing(path.with_name("config.json")) as temporary:
+        temporary.write_text(json.dumps(rules.config_json(config), indent=2) + "\n")
+    write_safetensors(path, {name: (v.dtype, v.shape) for name, v in tensors.items()}, tensors.values(), {"format": "pt"})
+
+
+def _read_safetensors(path: Path, rules: Rules) -> tuple[Any, dict[str, Any]]:
+    """(what config.json beside the file says, state dict)."""
+    if rules.config_json is None:
+        raise InputError(f"{path}: the original of this system has no safetensors, expected a .pth file")
+    beside = path.with_name("config.json")
+    try:
+        config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{beside}: not JSON ({' '.join(str(error).split())[:80]})") from error
+    if config is not None and not isinstance(config, dict):
+        raise InputError(f"{beside}: {type(config).__name__}, expected a mapping")
+    return ({} if config is None else {"config": config}), dict(SafeTensors(path))
+
+
 def _read(path: Path, rules: Rules) -> tuple[Any, dict[str, Any], str]:
     """(content, state dict, digest) of a file; of a folder of several files all their names, each with its first part."""
+    if path.is_dir() and rules.config_json is not None:
+        path = path / "model.safetensors"
+    if path.suffix == ".safetensors":
+        return *_read_safetensors(path, rules), sha256_of(path)
     if not rules.files:
         digest = sha256_of(path)
         content = read_pth(path, rules.classes)

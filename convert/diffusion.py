@@ -28,7 +28,7 @@ from bridgedepth_jax.store.checkpoint import Checkpoint, flatten, load_checkpoin
 from bridgedepth_jax.systems.zerostereo.config import StereoGenConfig
 
 # Axes of a `weight` in a file, by their number, and the leaf it becomes.
-LAYOUTS = {1: ("scale", (0,)), 2: ("kernel", (1, 0)), 4: ("kernel", (2, 3, 1, 0))}
+LAYOUTS = {1: ("scale", (0,)), 2: ("kernel", (1, 0)), 4: ("kernel", (2, 3, 1, 0)), 5: ("kernel", (2, 3, 4, 1, 0))}
 # The autoencoder's attention in files from before diffusers 0.17.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD = re.compile(r"(mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.")
@@ -55,6 +55,8 @@ def path_of(name: str, axes: int) -> str:
     """`down_blocks.0.resnets.1.conv1.weight` -> `down_blocks_0/resnets_1/conv1/kernel`; `axes` of the tensor."""
     name = _OLD.sub(lambda match: f"{match[1]}.{OLD_ATTENTION[match[2]]}.", name)
     *modules, leaf = re.sub(r"\.([0-9]+)(?=\.|$)", r"_\1", name).split(".")
+    if name.endswith("_embedding.weight") and axes == 2:  # a table, no layer
+        return "/".join([*modules, "embedding"])
     return "/".join([*modules, LAYOUTS[axes][0] if leaf == "weight" and axes in LAYOUTS else leaf])
 
 
@@ -62,7 +64,7 @@ def name_of(path: str) -> str:
     """Inverse of `path_of`, in the new spelling."""
     *modules, leaf = path.split("/")
     modules = [m if m in ("linear_1", "linear_2") else re.sub(r"_([0-9]+)$", r".\1", m) for m in modules]
-    return ".".join([*modules, {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)])
+    return ".".join([*modules, {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(leaf, leaf)])
 
 
 def to_ours(value: np.ndarray, path: str, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -86,7 +88,11 @@ def read_state(state: Mapping[str, np.ndarray], config: UNetConfig | Autoencoder
 
     InputError with both lists: tensors that no parameter takes, parameters that no tensor fills.
     """
-    expected = expected_shapes(config)
+    return fit_state(state, expected_shapes(config), source)
+
+
+def fit_state(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any]:
+    """The same for parameters of which path and shape are known."""
     leaves: dict[str, np.ndarray] = {}
     unused, wrong = [], []
     for name in state:
@@ -97,7 +103,7 @@ def read_state(state: Mapping[str, np.ndarray], config: UNetConfig | Autoencoder
         if path not in expected or path in leaves:
             unused.append(name)
         elif found is None:
-            wrong.append(f"{name} has shape {value.shape}, expected {_file_shape(path, expected[path])}")
+            wrong.append(f"{name} has shape {value.shape}, expected {file_shape(path, expected[path])}")
         else:
             leaves[path] = found
     named = {text.split(" ")[0] for text in wrong}
@@ -109,7 +115,8 @@ def read_state(state: Mapping[str, np.ndarray], config: UNetConfig | Autoencoder
     return unflatten(leaves)
 
 
-def _file_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def file_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape in a file of a parameter of ours."""
     return tuple(shape[i] for i in np.argsort(LAYOUTS[len(shape)][1])) if path.endswith("/kernel") else shape
 
 
@@ -125,8 +132,8 @@ def convert_folder(folder: Path, *, variant: str = "", origin: Mapping[str, str]
     variant: "fp16" for files like `diffusion_pytorch_model.fp16.safetensors`; by default the plain ones, or whichever is there.
     `origin` is added to the provenance. InputError names the file and what is wrong with it.
     """
-    texts = {name: _read_text(folder / path) for name, path in CONFIGS.items()}
-    parsed = {name: _read_json(texts[name], folder / CONFIGS[name]) for name in CONFIGS}
+    texts = {name: read_text(folder / path) for name, path in CONFIGS.items()}
+    parsed = {name: read_json(texts[name], folder / CONFIGS[name]) for name in CONFIGS}
     configs = {name: cls.from_diffusers(parsed[name], str(folder / CONFIGS[name])) for name, cls in NETWORKS.items()}
     schedule = ScheduleConfig.from_diffusers(parsed["schedule"], str(folder / CONFIGS["schedule"]))
     try:
@@ -136,7 +143,7 @@ def convert_folder(folder: Path, *, variant: str = "", origin: Mapping[str, str]
     params: dict[str, Any] = {}
     dtypes, digests = {}, {}
     for name, network in configs.items():
-        tensors = SafeTensors(_weights_file(folder / name, WEIGHTS, variant))
+        tensors = SafeTensors(weights_file(folder / name, WEIGHTS, variant))
         wrong = [key for key in tensors if tensors[key].dtype.kind != "f" and tensors[key].dtype.name != "bfloat16"]
         if wrong:
             raise InputError(f"{tensors.path}: {wrong[0]} has dtype {tensors[wrong[0]].dtype}, expected floating point")
@@ -144,16 +151,16 @@ def convert_folder(folder: Path, *, variant: str = "", origin: Mapping[str, str]
         kinds = {key: NAMES[tensors[key].dtype] for key in tensors}
         most = max(sorted(set(kinds.values())), key=list(kinds.values()).count)
         dtypes[name] = {"": most} | {path_of(k, tensors[k].ndim): v for k, v in kinds.items() if v != most}
-        digests[f"{name}/{tensors.path.name}"] = _digest(tensors.path)
+        digests[f"{name}/{tensors.path.name}"] = digest_of(tensors.path)
     text_config = folder / "text_encoder" / "config.json"
-    text = SafeTensors(_weights_file(folder / "text_encoder", "model", variant))
-    digests[f"text_encoder/{text.path.name}"] = _digest(text.path)
-    prompt = _empty_prompt(text, _read_json(_read_text(text_config), text_config))
+    text = SafeTensors(weights_file(folder / "text_encoder", "model", variant))
+    digests[f"text_encoder/{text.path.name}"] = digest_of(text.path)
+    prompt = _empty_prompt(text, read_json(read_text(text_config), text_config))
     if prompt.shape[1] != config.unet.cross_attention_dim:
         config = dataclasses.replace(config, context_dim=prompt.shape[1])
     index = folder / "model_index.json"
     files = {path: texts[name] for name, path in CONFIGS.items()}
-    files |= {index.name: _read_text(index)} if index.is_file() else {}
+    files |= {index.name: read_text(index)} if index.is_file() else {}
     known = configs["unet"] == UNetConfig() and configs["vae"] == AutoencoderConfig()
     provenance = {
         "source": folder.resolve().name,
@@ -199,7 +206,7 @@ def write_folder(out: Path, checkpoint: Checkpoint, *, dtype: str | None = None)
             given = kept["dtypes"].get(name, {})
             kind = lambda path, given=given: DTYPES[dtype or given.get(path) or given.get("", "F32")]
             order = sorted(paths)
-            shapes = {key: (kind(paths[key]), _file_shape(paths[key], leaves[paths[key]].shape)) for key in order}
+            shapes = {key: (kind(paths[key]), file_shape(paths[key], leaves[paths[key]].shape)) for key in order}
             tensors = (to_diffusers(leaves[paths[key]], paths[key]) for key in order)
             write_safetensors(temporary / name / f"{WEIGHTS}.safetensors", shapes, tensors, {"format": "pt"})
 
@@ -248,7 +255,8 @@ def _empty_prompt(text: SafeTensors, config: Mapping[str, Any]) -> np.ndarray:
         raise InputError(f"{text.path}: its tensors do not fit its config ({error})") from error
 
 
-def _weights_file(folder: Path, stem: str, variant: str) -> Path:
+def weights_file(folder: Path, stem: str, variant: str) -> Path:
+    """The safetensors file of a network. InputError: there is none."""
     names = [f"{stem}.{variant}.safetensors"] if variant else [f"{stem}.safetensors", f"{stem}.fp16.safetensors"]
     found = [path for name in names if (path := folder / name).is_file()]
     if not found:
@@ -256,14 +264,16 @@ def _weights_file(folder: Path, stem: str, variant: str) -> Path:
     return found[0]
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """InputError: no file that can be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read, expected a folder in the diffusers layout") from error
 
 
-def _read_json(text: str, path: Path) -> dict[str, Any]:
+def read_json(text: str, path: Path) -> dict[str, Any]:
+    """A mapping; `path` is for the InputError."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -273,6 +283,7 @@ def _read_json(text: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

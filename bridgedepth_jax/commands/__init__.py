@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "a first look: a real pair and the model that comes with the package",
     "infer": "disparity, depth and point clouds of stereo pairs or videos",
     "depth": "relative depth of single images",
+    "video": "depth of videos: stereo in metres, or pairs of frames, with a second stage against flicker",
     "view": "a page in the browser: drop in two images and look around",
     "convert": "PyTorch weights to a checkpoint folder, and back",
     "train": "train an experiment, or continue one",

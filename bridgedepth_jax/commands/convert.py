@@ -14,7 +14,7 @@ from bridgedepth_jax.errors import InputError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    from bridgedepth_jax.convert import diffusion
+    from bridgedepth_jax.convert import diffusion, video
     from bridgedepth_jax.convert.engine import find_rules
     from bridgedepth_jax.system import SYSTEMS, find_system
 
@@ -39,15 +39,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--backbone", action="store_true", help="torchvision's encoder of a singlenet checkpoint alone")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT.pth")
     diffusion.add_commands(commands)
+    video.add_commands(commands)
 
 
 def run(args: argparse.Namespace) -> None:
-    from bridgedepth_jax.convert import diffusion
+    from bridgedepth_jax.convert import diffusion, video
 
     start = time.perf_counter()
     _check_out(args.out, folder=None if args.command == "to-torch" else True, overwrite=args.overwrite)
     try:
-        (diffusion.COMMANDS.get(args.command) or (_to_file if args.command == "to-torch" else _to_folder))(args)
+        (
+            {**diffusion.COMMANDS, **video.COMMANDS}.get(args.command)
+            or (_to_file if args.command == "to-torch" else _to_folder)
+        )(args)
     except OSError as error:
         raise InputError(f"{args.out}: cannot be written ({error.strerror or error})") from error
     print(f"wrote       {args.out} in {time.perf_counter() - start:.1f} s")

@@ -4,6 +4,7 @@ bridgedepth evaluate --checkpoint sf --config bridgedepth/zero_shot_evaluation -
 bridgedepth evaluate --method sgbm --datasets custom:my_pairs.csv --out results-sgbm
 bridgedepth evaluate --protocol eigen --checkpoint runs/mono/export --post-process --root data --out results-eigen
 bridgedepth evaluate --protocol kitti_2015_depth --checkpoint runs/stereo/export --fuse runs/mono/export --out results-fused
+bridgedepth evaluate --video clips --limit 20 --out results-video        # depth of videos: what --video's other options say
 """
 
 import argparse
@@ -52,9 +53,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=4, help="that read ahead")
     options.alias(parser, "--workers", "--threads", type=int)
     options.add_processes(parser)
+    video = parser.add_argument_group("depth of videos")
+    video.add_argument("--video", metavar="SET", help="clips, bonn, bonn-depthcrafter, kitti, scannet, sintel or sintel-clean")
+    video.add_argument("--predictions", metavar="FOLDER", help="of NAME.npy (frames, height, width) of any method")
+    video.add_argument("--disparity", action="store_true", help="--predictions are disparity, not depth")
+    video.add_argument("--pairs", metavar="CHECKPOINT", help="pair network: pairs of frames, fused")
+    video.add_argument("--diffusion", metavar="CHECKPOINT", help="second stage: from noise, and after each first stage")
+    video.add_argument("--share", action="store_true", help="windows of the second stage share latents (Table 4)")
+    video.add_argument("--window", type=int, default=110, help="frames of a window of the second stage; default 110")
+    video.add_argument("--overlap", type=int, default=25, help="frames that windows share; default 25")
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.video:
+        from bridgedepth_jax.commands import evaluate_video
+
+        evaluate_video.run(args)
+        return
     import jax
 
     from bridgedepth_jax.evaluation.runner import Evaluator
