@@ -20,6 +20,7 @@ MODULES = {
     "zerostereo": "bridgedepth_jax.systems.zerostereo.parity",
     "reciprocal": "bridgedepth_jax.systems.reciprocal.parity",
     "stereodiff": "bridgedepth_jax.systems.stereodiff.parity",
+    "bridge_mde": "bridgedepth_jax.systems.bridge_mde.parity",
 }
 
 

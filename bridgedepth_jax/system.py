@@ -31,6 +31,8 @@ SYSTEMS = {
     "bridgedepth-pairs": "bridgedepth_jax.systems.reciprocal.bridgedepth:PAIRS",  # bridgedepth, trained without ground truth
     "dust3r": "bridgedepth_jax.systems.stereodiff.system:PAIRS",
     "depthcrafter": "bridgedepth_jax.systems.stereodiff.system:DIFFUSION",
+    "bridge_mde": "bridgedepth_jax.systems.bridge_mde.system:SYSTEM",
+    "flux-depth": "bridgedepth_jax.systems.bridge_mde.generator.system:SYSTEM",
 }
 
 
@@ -87,6 +89,7 @@ class Published(NamedTuple):
     kind: str  # name of the system
     repository: str
     file: str
+    variant: str = ""  # of the converter's rules, where the file does not say which network it is
 
 
 @flax.struct.dataclass
@@ -113,6 +116,7 @@ class System(NamedTuple):
     objective: Callable[[Any, Any, Mapping[str, Teacher]], Objective] | None = None  # of (config, task, teachers by name)
     check: Callable[[Any, Any], None] | None = None  # (config, task): InputError unless they fit
     estimate: Callable[[Any], Callable[[Weights, Array, Array], Estimate]] | None = None  # (config) -> f(weights, left, right)
+    depth: Callable[[Any], Callable[[Weights, Array], Array]] | None = None  # (config) -> f(weights, image): of one view
     moved: Mapping[str, str] = {}  # keys of older configs and runs -> where they are now
     monocular: bool = False  # `estimate` looks at the left image alone
     multiple: int = 1  # of the sides of what the network computes on

@@ -5,8 +5,10 @@ The systems name them (`System.published`); `bridgedepth_jax.store.hub` download
 
 import os
 from pathlib import Path
+from typing import Any
 
 from bridgedepth_jax.convert.conversion import convert_file
+from bridgedepth_jax.convert.engine import find_rules
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import cache_folder
 from bridgedepth_jax.store import hub
@@ -17,6 +19,11 @@ from bridgedepth_jax.system import SYSTEMS, Published, find_system
 def published() -> dict[str, Published]:
     """Every published file, by name."""
     return {name: row for system in SYSTEMS for name, row in find_system(system).published.items()}
+
+
+def named_config(row: Published) -> Any:
+    """Of a published file that does not say which network it is; None for others."""
+    return find_rules(row.kind).variants[row.variant]() if row.variant else None
 
 
 def resolve(name_or_path: str | os.PathLike) -> Path:
@@ -33,5 +40,6 @@ def resolve(name_or_path: str | os.PathLike) -> Path:
     folder = cache_folder() / "checkpoints" / name
     if not folder.exists():
         file, origin = hub.fetch(name, rows[name])
-        save_checkpoint(folder, convert_file(rows[name].kind, file, origin=origin))
+        config = named_config(rows[name])
+        save_checkpoint(folder, convert_file(rows[name].kind, file, config=config, origin=origin))
     return folder

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.networks.config import MonoConfig
+from bridgedepth_jax.networks.config import DepthConfig
 from bridgedepth_jax.store import checkpoint
 from bridgedepth_jax.store.checkpoint import Checkpoint, expected_shapes, flatten, load_checkpoint, save_checkpoint, unflatten
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
-TINY = MonoConfig(
+TINY = DepthConfig(
     "tiny", dim=8, depth=4, heads=2, taps=(0, 1, 2, 3), pos_grid=2, features=8, out_channels=(4, 4, 4, 4)
 )  # fmt: skip
 

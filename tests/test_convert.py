@@ -31,7 +31,7 @@ from bridgedepth_jax.convert.rules.bridgedepth import CONFIG, RULES, as_original
 from bridgedepth_jax.convert.rules.bridgedepth_config import from_original, to_original
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks import config as config_module
-from bridgedepth_jax.networks.config import BackboneConfig, MonoConfig
+from bridgedepth_jax.networks.config import BackboneConfig, DepthConfig, MonoConfig
 from bridgedepth_jax.store import hub as store_hub
 from bridgedepth_jax.store.checkpoint import expected_shapes, flatten, load_checkpoint
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, NMPConfig
@@ -269,7 +269,7 @@ def test_bare_state_dict_narrow_dtypes_and_storage(tmp_path, tiny_vits):
 
 
 def test_depth_anything(tmp_path, tiny_vits):
-    config = MonoConfig.named("vits")
+    config = DepthConfig.named("vits")
     state = original_state(config)
     write_pth(tmp_path / "a.pth", state)
     main(["depth-anything", str(tmp_path / "a.pth"), str(tmp_path / "ckpt"), "--dtype", "bfloat16"])

@@ -26,6 +26,8 @@ COMMANDS = {
     "data check": "what is there of each data set",
     "data preview": "a picture of some samples of a data set",
     "data prepare": "pack a data set into ArrayRecord shards",
+    "data pseudo-label": "depth of a folder of images as labels to train on",
+    "data fuse-labels": "masked ground truth of generated images",
     "data benchmark": "training samples per second",
     "submit": "write a submission to a benchmark",
     "report compare": "two results of evaluate: a difference, or noise?",
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(overview(group))
         return
     name = find(group, asked[0] if asked else None)
-    module = importlib.import_module(f"bridgedepth_jax.commands.{name.replace(' ', '_')}")
+    module = importlib.import_module(f"bridgedepth_jax.commands.{name.replace(' ', '_').replace('-', '_')}")
     parse_and_run(module, name, words[len(name.split()) :])
 
 

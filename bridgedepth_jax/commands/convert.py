@@ -12,9 +12,11 @@ from pathlib import Path
 
 from bridgedepth_jax.errors import InputError
 
+DEPTHS = ("depth-anything", "bridge_mde")  # systems whose files do not say whether they are metric
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    from bridgedepth_jax.convert import diffusion, video
+    from bridgedepth_jax.convert import diffusion, flux, video
     from bridgedepth_jax.convert.engine import find_rules
     from bridgedepth_jax.system import SYSTEMS, find_system
 
@@ -33,6 +35,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("--overwrite", action="store_true", help="replace OUT")
         if variants := find_rules(kind).variants:
             sub.add_argument("--variant", choices=list(variants), help="network of a file that does not say which it is")
+        if kind in DEPTHS:
+            sub.add_argument(
+                "--max-depth", type=float, metavar="M", help="metres: the file is of a metric network that reaches them"
+            )
     sub = commands.add_parser("to-torch", help="a checkpoint folder to a .pth file (or folder of them) that the original loads")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
     sub.add_argument("out", metavar="OUT.pth", type=Path, help="file to write")
@@ -40,18 +46,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--overwrite", action="store_true", help="replace OUT.pth")
     diffusion.add_commands(commands)
     video.add_commands(commands)
+    flux.add_commands(commands)
 
 
 def run(args: argparse.Namespace) -> None:
-    from bridgedepth_jax.convert import diffusion, video
+    from bridgedepth_jax.convert import diffusion, flux, video
 
     start = time.perf_counter()
     _check_out(args.out, folder=None if args.command == "to-torch" else True, overwrite=args.overwrite)
     try:
-        (
-            {**diffusion.COMMANDS, **video.COMMANDS}.get(args.command)
-            or (_to_file if args.command == "to-torch" else _to_folder)
-        )(args)
+        others = diffusion.COMMANDS | video.COMMANDS | flux.COMMANDS
+        (others.get(args.command) or (_to_file if args.command == "to-torch" else _to_folder))(args)
     except OSError as error:
         raise InputError(f"{args.out}: cannot be written ({error.strerror or error})") from error
     print(f"wrote       {args.out} in {time.perf_counter() - start:.1f} s")
@@ -74,7 +79,8 @@ def _to_file(args: argparse.Namespace) -> None:
 def _to_folder(args: argparse.Namespace) -> None:
     from bridgedepth_jax.convert.conversion import convert_file
     from bridgedepth_jax.convert.engine import find_rules
-    from bridgedepth_jax.convert.published import published
+    from bridgedepth_jax.convert.published import named_config, published
+    from bridgedepth_jax.convert.rules.depth_anything import as_metric
     from bridgedepth_jax.store.checkpoint import flatten, save_checkpoint
     from bridgedepth_jax.store.hub import fetch
 
@@ -87,8 +93,13 @@ def _to_folder(args: argparse.Namespace) -> None:
     elif args.revision or args.accept_new:
         raise InputError(f"--revision and --accept-new are for published names, {args.source!r} is none")
     variant = getattr(args, "variant", None)
-    config = find_rules(args.command).variants[variant]() if variant else None
+    row = rows.get(args.source) if origin else None
+    config = find_rules(args.command).variants[variant]() if variant else named_config(row) if row else None
+    if config is None and (given := rows.get(path.stem)) is not None and given.kind == args.command:
+        config = named_config(given)  # a metric file is told by its name alone
     checkpoint = convert_file(args.command, path, config=config, origin=origin)
+    if getattr(args, "max_depth", None) is not None:
+        checkpoint = as_metric(checkpoint, args.max_depth)
     save_checkpoint(args.out, checkpoint, dtype=args.dtype)
     count = sum(leaf.size for leaf in flatten(checkpoint.params).values())
     print(f"sha256      {checkpoint.provenance['sha256']}  {checkpoint.provenance['source']}")

@@ -1,6 +1,7 @@
 """Evaluates a checkpoint, or a baseline, on whole data sets by every protocol.
 
 bridgedepth evaluate --checkpoint sf --config bridgedepth/zero_shot_evaluation --root data --out results
+bridgedepth evaluate --checkpoint depth_anything_v2_vits --datasets nyuv2,kitti_eigen,da2k --out results-depth
 bridgedepth evaluate --method sgbm --datasets custom:my_pairs.csv --out results-sgbm
 bridgedepth evaluate --protocol eigen --checkpoint runs/mono/export --post-process --root data --out results-eigen
 bridgedepth evaluate --protocol kitti_2015_depth --checkpoint runs/stereo/export --fuse runs/mono/export --out results-fused
@@ -10,6 +11,7 @@ bridgedepth evaluate --video clips --limit 20 --out results-video        # depth
 import argparse
 import dataclasses
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bridgedepth_jax.commands import options
@@ -47,6 +49,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bucket", type=int, help="pad sizes to multiples of this, by default the network's own; 64 compiles less, not exact"
     )
+    parser.add_argument("--list", type=Path, metavar="FILE", help="depth of single images: only those it names, one a line")
+    parser.add_argument("--count", type=int, default=0, metavar="N", help="depth of single images: N evenly spaced ones")
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="draw the N worst and N median images of each set")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N pairs of each set")
     options.add_dtype(parser)
@@ -72,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
         return
     import jax
 
+    from bridgedepth_jax.evaluation.mono_suite import SETS as MONO_SETS
     from bridgedepth_jax.evaluation.runner import Evaluator
     from bridgedepth_jax.evaluation.suite import Method, choose, evaluate, from_config, match_sgbm
     from bridgedepth_jax.inference.compiled import keep_compilations
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
 
     start_processes(args.coordinator, args.num_processes, args.process_id, args.cluster)
     keep_compilations()
-    for name in ("pictures", "limit"):
+    for name in ("pictures", "limit", "count"):
         if getattr(args, name) < 0:
             raise InputError(f"--{name} {getattr(args, name)}, expected 0 or more")
     if args.protocol:
@@ -90,6 +95,11 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, name):
             raise InputError(f"--{name.replace('_', '-')} without --protocol, expected one of {', '.join(DEPTH)}")
     names = [name for name in (args.datasets or "").split(",") if name]
+    if names and all(name in MONO_SETS for name in names) and args.method == "network" and single(args.checkpoint):
+        evaluate_single(args, names)
+        return
+    if args.list is not None or args.count:
+        raise InputError(f"--list and --count are for depth of single images, expected --datasets of {', '.join(MONO_SETS)}")
     protocols, root = from_config(read_config(args.config or CONFIG)) if args.config or not names else ([], "data")
     if names:
         protocols = choose(protocols, names)
@@ -147,6 +157,41 @@ def evaluate_depth(args: argparse.Namespace) -> None:
     if jax.process_index() == 0:
         print(depth_suite.markdown(result, depth_suite.PROTOCOLS[args.protocol].metrics))
     if not result["images"]:
+        raise SystemExit(1)
+
+
+def single(checkpoint: str | None) -> bool:
+    """Whether a checkpoint is of a network that looks at one image."""
+    from bridgedepth_jax.convert.published import resolve
+    from bridgedepth_jax.store.checkpoint import read_kind
+    from bridgedepth_jax.system import find_system
+
+    if checkpoint is None:
+        return False
+    return find_system(read_kind(resolve(checkpoint))).depth is not None
+
+
+def evaluate_single(args: argparse.Namespace, names: list[str]) -> None:
+    """Depth of single images, relative or metric as the network gives it."""
+    from bridgedepth_jax.build import plain
+    from bridgedepth_jax.convert.published import resolve
+    from bridgedepth_jax.evaluation import mono_suite
+    from bridgedepth_jax.inference.depth import load_single
+    from bridgedepth_jax.store.checkpoint import DIGESTS
+
+    folder = resolve(args.checkpoint)
+    predictor = load_single(folder, dtype=args.dtype)
+    identity = {"sha256": hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest(), "model": plain(predictor.config)}
+    method = mono_suite.MonoMethod(folder.resolve().name, identity, predictor.predict, predictor.metric)
+    choice = mono_suite.Choice(args.list, args.count, args.limit)
+    result = mono_suite.evaluate_mono(method, names, Path(args.root or "data"), Path(args.out), choice, pictures=args.pictures)
+    for name, entry in result["datasets"].items():
+        shown = ", ".join(f"{key} {value:.4f}" for key, value in entry["means"].items())
+        print(f"{name}: {shown or 'no image could be evaluated'} ({entry['images']} images, {entry['protocol']['words']})")
+        for image, problem in entry["problems"].items():
+            print(f"  left out: {image}: {problem}")
+    print(f"written to {args.out}: results.md, results.json, images.csv")
+    if any(not entry["images"] for entry in result["datasets"].values()):
         raise SystemExit(1)
 
 

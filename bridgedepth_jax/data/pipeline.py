@@ -12,13 +12,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import grain
 import numpy as np
 
 from bridgedepth_jax.data.augment import AugmentConfig, augment, whole_views
+from bridgedepth_jax.data.mono import MonoAugment, make_example, open_mono
 from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.data.sources import Packing, SyntheticOptions, open_source
 from bridgedepth_jax.errors import InputError
@@ -43,6 +44,9 @@ class DataConfig:
     whole: bool = False  # whole images at the size `crop` and no ground truth, for training that must not see it
     skip_broken: bool = False  # a broken file: the next index takes its place, instead of an error
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    views: Literal["pairs", "single"] = "pairs"  # single: images with depth, the sets of `data/mono.py`
+    shares: tuple[int, ...] = ()  # samples of each set in a row of sum(shares); empty: as many as they have
+    mono: MonoAugment = dataclasses.field(default_factory=MonoAugment)  # of single images
     synthetic: SyntheticOptions = dataclasses.field(default_factory=SyntheticOptions)
     workers: int = 0  # processes
     threads: int = 2  # reading ahead, in each process
@@ -51,6 +55,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.train:
             raise InputError("no training data: `train` is empty")
+        if self.shares and (len(self.shares) != len(self.train) or min(self.shares) < 1):
+            raise InputError(f"data.shares = {self.shares}, expected a number above 0 for each of {len(self.train)} sets")
         if self.batch_size < 1 or min(self.crop) < 1:
             raise InputError(f"batch_size {self.batch_size}, crop {self.crop}: expected positive numbers")
 
@@ -58,6 +64,9 @@ class DataConfig:
 def batch_shapes(config: DataConfig) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shape and dtype of each array of a batch over all hosts, as `TrainDataset` gives them."""
     size = (config.batch_size, *config.crop)
+    if config.views == "single":
+        maps = {"inverse": (size, np.float32), "valid": (size, np.bool_)}
+        return {"image": ((*size, 3), np.uint8), **maps, "pseudo": (size[:1], np.bool_)}
     kinds: dict[str, Any] = {"left": np.uint8, "right": np.uint8}
     if not config.whole:
         kinds |= {"disparity": np.float32, "valid": np.bool_}
@@ -68,7 +77,8 @@ class TrainDataset:
     """Batches by step number. See the module's docstring for what is in one.
 
     A batch is a dict: left, right (b, h, w, 3) uint8 RGB; disparity (b, h, w) float32, pixels; valid (b, h, w) bool.
-    With `whole` it is the two images alone.
+    With `whole` it is the two images alone. Of single images: image (b, h, w, 3) uint8; inverse (b, h, w) float32;
+    valid (b, h, w) bool; pseudo (b,) bool.
     """
 
     def __init__(self, config: DataConfig):
@@ -82,14 +92,22 @@ class TrainDataset:
             seed=config.seed if options.seed is None else options.seed,
         )
         self.config = config
-        self.sources = {
-            name: open_source(name, config.root, storage=config.source, right_disparity=flip_views, synthetic=options)
-            for name, _ in config.train
-        }
+        self.sources: dict[str, Sequence[Any]] = {}
+        for name, _ in config.train:
+            if config.views == "single":
+                self.sources[name] = open_mono(name, config.root, options)
+            else:
+                how: dict[str, Any] = dict(storage=config.source, right_disparity=flip_views, synthetic=options)
+                self.sources[name] = open_source(name, config.root, **how)
         self.repeats = [(name, max(times, 1)) for name, times in config.train]
         ends = np.cumsum([len(self.sources[name]) * times for name, times in self.repeats])
         self.ends: list[int] = ends.tolist()
         self.epoch_length = self.ends[-1]
+        self._parts = [
+            grain.MapDataset.range(len(self.sources[name]) * times).shuffle(seed=config.seed + 1 + row).repeat()
+            for row, (name, times) in enumerate(self.repeats)
+            if config.shares
+        ]
         self._order = grain.MapDataset.range(self.epoch_length).shuffle(seed=config.seed).repeat()
 
     @property
@@ -100,21 +118,23 @@ class TrainDataset:
             del config[name]
         # An option that came later, at what there was before there was the choice, changes nothing.
         for name, before, section in (
-            ("scenes", "sparse", config["synthetic"]), ("clean", False, config["synthetic"]), ("whole", False, config)
+            ("scenes", "sparse", config["synthetic"]), ("clean", False, config["synthetic"]), ("whole", False, config),
+            ("views", "pairs", config), ("shares", (), config),
         ):  # fmt: skip
             if section[name] == before:
                 del section[name]
+        if "views" not in config:  # of pairs, which it is not for
+            del config["mono"]
         files = {name: [len(source), source.fingerprint] for name, source in self.sources.items()}  # type: ignore[attr-defined]
         return hashlib.sha256(json.dumps([config, files], sort_keys=True).encode()).hexdigest()[:16]
 
     def element(self, position: int) -> dict[str, Any]:
         """The augmented sample at a position of the stream, and `skipped`, the number of broken files it replaces."""
-        epoch, index = position // self.epoch_length, self._order[position]
-        assert index is not None  # only filtered datasets have holes
-        rng = np.random.default_rng((self.config.seed, epoch, int(index)))
+        epoch, index = self._place(position)
+        rng = np.random.default_rng((self.config.seed, epoch, index))
         for skipped in range(_MAX_SKIPS):
             try:
-                sample = self._sample((int(index) + skipped) % self.epoch_length)
+                sample = self._sample((index + skipped) % self.epoch_length)
                 break
             except InputError as error:
                 if not self.config.skip_broken:
@@ -122,10 +142,29 @@ class TrainDataset:
                 _LOG.warning("skipped: %s", error)
         else:
             raise InputError(f"{_MAX_SKIPS} broken files in a row, from number {index} of the epoch on")
+        if self.config.views == "single":
+            return {**make_example(sample, self.config.crop, self.config.mono, rng), "skipped": np.int32(skipped)}
         if self.config.whole:
             return {**whole_views(sample, self.config.crop), "skipped": np.int32(skipped)}
         made = augment(sample, sample.get("kind", "masked"), self.config.crop, self.config.augment, rng)
         return {**made, "skipped": np.int32(skipped)}
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """(epoch, number in the epoch) of a position of the stream; with `shares` both are those of the sample's set."""
+        shares = self.config.shares
+        if not shares:
+            index = self._order[position]
+            assert index is not None  # only filtered datasets have holes
+            return position // self.epoch_length, int(index)
+        # Rows of sum(shares) positions, in each as many of a set as its share, in an order of the row's own.
+        number, place = divmod(position, sum(shares))
+        order = np.random.default_rng((self.config.seed, number, 1)).permutation(np.repeat(np.arange(len(shares)), shares))
+        part = int(order[place])
+        before = number * shares[part] + int((order[:place] == part).sum())
+        index = self._parts[part][before]
+        assert index is not None
+        start = self.ends[part - 1] if part else 0
+        return before // (self.ends[part] - start), start + int(index)
 
     def batch(self, step: int, host: int = 0, hosts: int = 1) -> HostBatch:
         """The batch of a step (this host's part of it), made here and now."""
@@ -167,7 +206,7 @@ class TrainDataset:
         first = step * self.config.batch_size + host * size
         return range(first, first + size)
 
-    def _sample(self, index: int) -> Sample:
+    def _sample(self, index: int) -> Any:
         row = next(row for row, end in enumerate(self.ends) if index < end)
         source = self.sources[self.repeats[row][0]]
         return source[(index - (self.ends[row - 1] if row else 0)) % len(source)]

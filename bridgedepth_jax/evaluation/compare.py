@@ -11,7 +11,18 @@ import numpy as np
 
 from bridgedepth_jax.errors import InputError
 
-HIGHER_IS_BETTER = ("density", "prop_recall_3", "prop_recall_8", "depth_delta1", "depth_delta2", "depth_delta3")
+HIGHER_IS_BETTER = (
+    "density",
+    "prop_recall_3",
+    "prop_recall_8",
+    "depth_delta1",
+    "depth_delta2",
+    "depth_delta3",
+    "delta1",
+    "delta2",
+    "delta3",
+    "right",
+)
 MIN_IMAGES = 5
 _CHUNK = 500
 

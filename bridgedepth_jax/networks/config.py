@@ -46,6 +46,40 @@ VITS: dict[str, dict[str, Any]] = {
 }
 
 
+DepthHead = Literal["relative", "metric", "scale"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthConfig(MonoConfig):
+    """Depth Anything V2 as a network of its own (spec `mono-training.md` section 4).
+
+    head: `relative` inverse depth, up to scale and shift; `metric`, metres by a sigmoid times `max_depth` (DAv2-metric);
+    `scale`, metres of a relative network whose scale and shift a small head predicts for the image.
+    """
+
+    head: DepthHead = "relative"
+    min_depth: float = 0.001  # metres; of `scale`, and what a metric loss counts
+    max_depth: float | None = None  # metres; not in the original's files: the converter is told
+    dtype: Dtype = "float32"
+    remat: bool = False  # blocks of the ViT are computed again in the backward pass
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head not in ("relative", "metric", "scale"):
+            raise ValueError(f"head {self.head!r}, expected relative, metric or scale")
+        if self.head == "relative" and self.max_depth is not None:
+            raise ValueError(f"max_depth {self.max_depth} of a relative head, expected None")
+        if self.head != "relative" and self.max_depth is None:
+            raise ValueError(f"a {self.head} head without max_depth, expected metres (20 indoors, 80 outdoors)")
+        if self.max_depth is not None and not 0 < self.min_depth < self.max_depth:
+            raise ValueError(f"min_depth {self.min_depth} and max_depth {self.max_depth}, expected 0 < min_depth < max_depth")
+
+    @property
+    def metric(self) -> bool:
+        """Whether the network gives metres."""
+        return self.head != "relative"
+
+
 @dataclasses.dataclass(frozen=True)
 class BackboneConfig:
     """The stereo encoder (spec `architecture.md` section 3)."""

@@ -105,7 +105,7 @@ class PatchEmbed(nn.Module):
 
 
 class DinoVisionTransformer(nn.Module):
-    """Image to the normed tokens of the tapped blocks, class token dropped. The residual stream is at least float32."""
+    """Image to the normed tokens of the tapped blocks, the class token first. The residual stream is at least float32."""
 
     config: MonoConfig
     dtype: Any = jnp.float32
@@ -128,5 +128,5 @@ class DinoVisionTransformer(nn.Module):
         for i in range(c.depth):
             x = block(c, self.dtype, name=f"blocks_{i}")(x)
             if i in c.taps:
-                taps.append(norm(x)[:, 1:])
+                taps.append(norm(x))
         return taps

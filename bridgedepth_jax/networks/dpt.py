@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import ConvTranspose, conv
-from bridgedepth_jax.networks.config import MonoConfig
+from bridgedepth_jax.layers import ConvTranspose, conv, zeros
+from bridgedepth_jax.networks.config import DepthConfig, MonoConfig
 from bridgedepth_jax.networks.fusion import fuse
 from bridgedepth_jax.ops.resize import resize_bilinear
+
+LAST_BIAS = 0.1  # initial, of the last convolution of a depth network
 
 
 class DPTFusion(nn.Module):
@@ -32,7 +34,10 @@ class DPTFusion(nn.Module):
             size = grid[0] * c.patch, grid[1] * c.patch
             x = resize_bilinear(features, size, align_corners=True)
             x = nn.relu(conv(32, 3, dtype=self.dtype, name="output_conv2_0")(x))
-            x = nn.relu(conv(1, 1, dtype=self.dtype, name="output_conv2_2")(x))
+            own = isinstance(c, DepthConfig)  # trained by itself: at bias 0 its relu can be dead from the start
+            bias = nn.initializers.constant(LAST_BIAS) if own else zeros
+            x = conv(1, 1, bias_init=bias, dtype=self.dtype, name="output_conv2_2")(x)
+            x = nn.sigmoid(x) if own and c.head == "metric" else nn.relu(x)
             if depth:
                 return x[..., 0]
         return features

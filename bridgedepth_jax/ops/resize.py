@@ -98,3 +98,11 @@ def resize_antialiased(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Flo
         if x.shape[axis] != out:
             x = apply_taps(x, antialiased_taps(x.shape[axis], out), axis)
     return x
+
+
+def resize_map(x: Float[np.ndarray, "h w"], height: int, width: int, *, align_corners: bool = True) -> Float[np.ndarray, "H W"]:
+    """Bilinear, on the host, in float64 and then in the dtype of `x`."""
+    rows = bilinear_taps(x.shape[0], height, align_corners=align_corners)
+    columns = bilinear_taps(x.shape[1], width, align_corners=align_corners)
+    tall = (x[rows.indices] * rows.weights[..., None]).sum(1)
+    return (tall[:, columns.indices] * columns.weights).sum(2).astype(x.dtype)

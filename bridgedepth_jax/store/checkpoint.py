@@ -53,7 +53,8 @@ class Checkpoint:
 def expected_shapes(kind: str, config: Any) -> dict[str, tuple[int, ...]]:
     """Name and shape of each weight of the network that `config` describes. Traces it (seconds), computes nothing."""
     system = find_system(kind)
-    if not isinstance(config, system.config):
+    # A config of a base class, as of a branch of another network, describes it by the defaults of what it lacks.
+    if not isinstance(config, system.config) and not issubclass(system.config, type(config)):
         raise ValueError(f"a {type(config).__name__} does not describe a network of kind {kind!r}")
     weights = jax.eval_shape(functools.partial(system.init, config), jax.random.key(0))
     return {name: leaf.shape for name, leaf in flatten(weights).items()}
@@ -128,6 +129,15 @@ def load_arrays(path: str | os.PathLike, *, dtype: str | None = "float32") -> tu
     if dtype is not None:
         leaves = {name: value.astype(DTYPES[dtype], copy=False) for name, value in leaves.items()}
     return unflatten(leaves), description
+
+
+def read_kind(path: str | os.PathLike) -> str:
+    """The system of a checkpoint folder, without its weights. Raises as `load_checkpoint`."""
+    path = Path(path).absolute()
+    if not path.is_dir():
+        raise InputError(f"checkpoint {path} is no folder, {EXPECTED}")
+    _check_files(path)
+    return str(_restore(path, "description", ocp.args.JsonRestore()).get("kind"))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

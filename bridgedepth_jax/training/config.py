@@ -14,13 +14,14 @@ class SolverConfig:
     batch_size: int = 8  # pairs a step, over all devices and processes
     accumulate: int = 1  # the batch goes through in so many parts; changes memory, not the result
     base_lr: float = 5e-4  # peak of the schedule
-    schedule: Literal["one_cycle", "constant", "drop"] = "one_cycle"  # `training/schedule.py` defines them
+    schedule: Literal["one_cycle", "constant", "drop", "linear", "polynomial"] = "one_cycle"  # see training/schedule.py
     weight_decay: float = 1e-5  # decoupled, of everything without a row of its own
     weight_decay_norm: float = 1e-5  # of norm scales and shifts
     grad_clip: float | None = 1.0  # largest global gradient norm; None: any
     average: float = 0.0  # decay of the running average of the weights (0.999), which is evaluated and exported; 0: none
     max_bad_steps: int = 20  # stop after so many steps in a row without a finite loss and gradient
     no_resume_optimizer: bool = True  # starting from a training run of ours: leave its optimiser and step behind
+    start_with: str = ""  # starting from a checkpoint: take only parameters whose path begins so, "pretrained/"; "": all
     strict_resume: bool = True  # starting from a checkpoint: every parameter must be in it, and fit
 
     def __post_init__(self) -> None:

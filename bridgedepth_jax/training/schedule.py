@@ -41,4 +41,20 @@ def drop(step: Array | int, base_rate: float, max_steps: int) -> Array:
     return jnp.where(4 * step < 3 * max_steps, base_rate, base_rate / 10)
 
 
-SCHEDULES: dict[str, Callable[[Array | int, float, int], Array]] = {"one_cycle": one_cycle, "constant": constant, "drop": drop}
+def linear(step: Array | int, base_rate: float, max_steps: int) -> Array:
+    """From the largest rate straight to 0 (Depth Anything's relative stages, spec `mono-training.md` section 3)."""
+    return base_rate * (1 - jnp.asarray(step, jnp.result_type(float)) / max_steps)
+
+
+def polynomial(step: Array | int, base_rate: float, max_steps: int) -> Array:
+    """The same to the power of 0.9 (Depth Anything's metric stages)."""
+    return base_rate * jnp.maximum(1 - jnp.asarray(step, jnp.result_type(float)) / max_steps, 0) ** 0.9
+
+
+SCHEDULES: dict[str, Callable[[Array | int, float, int], Array]] = {
+    "one_cycle": one_cycle,
+    "constant": constant,
+    "drop": drop,
+    "linear": linear,
+    "polynomial": polynomial,
+}

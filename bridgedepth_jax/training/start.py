@@ -52,8 +52,12 @@ def make_start(experiment: Experiment, init: str, imagenet: str = "") -> Start:
     ours = _random(experiment) | backbone
     if checkpoint is not None:
         prefix = "" if checkpoint.kind == system.name else system.parts[checkpoint.kind]
+        begins = prefix + experiment.solver.start_with
         given = {prefix + name: value for name, value in flatten(checkpoint.params).items()}
-        expected = {name: value for name, value in ours.items() if name.startswith(prefix)}
+        given = {name: value for name, value in given.items() if name.startswith(begins)}
+        expected = {name: value for name, value in ours.items() if name.startswith(begins)}
+        if not given:
+            raise InputError(f"--init {init} has nothing that begins with solver.start_with = {begins}")
         ours |= merge(expected, given, strict=experiment.solver.strict_resume, source=f"--init {init}")
     return Start(unflatten(ours), teachers=teachers)
 

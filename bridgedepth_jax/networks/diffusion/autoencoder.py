@@ -39,9 +39,10 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A latent, after `post_quant_conv`, to an image."""
+    """A latent, after `post_quant_conv`, to an image. remat: levels are computed again in the backward pass."""
 
     config: AutoencoderConfig
+    remat: bool = False
 
     @nn.compact
     def __call__(self, z: Float[Array, "B h w Z"]) -> Float[Array, "B H W 3"]:
@@ -50,9 +51,10 @@ class Decoder(nn.Module):
         levels = len(c.block_out_channels)
         x = conv(c.block_out_channels[-1], 3, kernel_init=torch_default, dtype=dtype, name="conv_in")(z.astype(dtype))
         x = MidBlock2D(c.block_out_channels[-1], name="mid_block", **shared)(x)
+        block = nn.remat(UpDecoderBlock2D) if self.remat else UpDecoderBlock2D
         for i, width in enumerate(reversed(c.block_out_channels)):
             up = i < levels - 1
-            x = UpDecoderBlock2D(width, c.layers_per_block + 1, upsample=up, name=f"up_blocks_{i}", **shared)(x)
+            x = block(width, c.layers_per_block + 1, upsample=up, name=f"up_blocks_{i}", **shared)(x)
         x = nn.silu(group_norm(c.norm_num_groups, c.norm_eps, dtype, "conv_norm_out")(x))
         return conv(c.out_channels, 3, kernel_init=torch_default, dtype=dtype, name="conv_out")(x)
 
@@ -61,10 +63,11 @@ class AutoencoderKL(nn.Module):
     """`encode` gives moments, `decode` an image; neither scales a latent."""
 
     config: AutoencoderConfig
+    remat: bool = False  # of the decoder's levels
 
     def setup(self) -> None:
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.encoder, self.decoder = Encoder(c), Decoder(c)
+        self.encoder, self.decoder = Encoder(c), Decoder(c, self.remat)
         if c.quant_conv:
             self.quant_conv = conv(2 * c.latent_channels, 1, kernel_init=torch_default, dtype=dtype)
             self.post_quant_conv = conv(c.latent_channels, 1, kernel_init=torch_default, dtype=dtype)

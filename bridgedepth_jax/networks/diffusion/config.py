@@ -325,6 +325,88 @@ class ScheduleConfig:
         return config
 
 
+@dataclasses.dataclass(frozen=True)
+class FluxConfig:
+    """FluxTransformer2DModel; the defaults are FLUX.1-Depth-dev's (spec `mono-training.md` section 7)."""
+
+    in_channels: int = 128  # of a token: packed latents and packed control
+    out_channels: int = 64
+    num_layers: int = 19  # double blocks
+    num_single_layers: int = 38
+    attention_head_dim: int = 128
+    num_attention_heads: int = 24
+    joint_attention_dim: int = 4096  # of the text's tokens
+    pooled_projection_dim: int = 768
+    axes_dims_rope: tuple[int, ...] = (16, 56, 56)
+    dtype: Dtype = "float32"
+
+    def __post_init__(self) -> None:
+        if sum(self.axes_dims_rope) != self.attention_head_dim or any(width % 2 for width in self.axes_dims_rope):
+            raise ValueError(
+                f"axes_dims_rope {self.axes_dims_rope}, expected even widths that add up to {self.attention_head_dim}"
+            )
+        if self.in_channels % self.out_channels:
+            raise ValueError(f"in_channels {self.in_channels} is not a multiple of out_channels {self.out_channels}")
+
+    @property
+    def dim(self) -> int:
+        return self.attention_head_dim * self.num_attention_heads
+
+    @classmethod
+    def from_diffusers(cls, config: Mapping[str, Any], source: str) -> Self:
+        """Of transformer/config.json. InputError, with `source`, for what is not implemented."""
+        check_class(config, "FluxTransformer2DModel", source)
+        keys = [field.name for field in dataclasses.fields(cls) if field.name not in ("dtype", "axes_dims_rope")]
+        check_rest(config, {"patch_size": (1,), "guidance_embeds": (True,)}, {*keys, "axes_dims_rope"}, source)
+        values = {key: get(config, key, source) for key in keys}
+        axes = get(config, "axes_dims_rope", source)
+        if not isinstance(axes, list) or not all(isinstance(width, int) for width in axes):
+            raise InputError(f"{source}: axes_dims_rope {axes!r:.60}, expected whole numbers")
+        return make(cls, source, axes_dims_rope=tuple(axes), **values)
+
+    def to_diffusers(self) -> dict[str, Any]:
+        """The config.json of this network."""
+        values = dataclasses.asdict(self) | {"axes_dims_rope": list(self.axes_dims_rope)}
+        del values["dtype"]
+        return {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True, "patch_size": 1, **values}
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowConfig:
+    """Flow matching with a shift of the noise levels that grows with the number of image tokens; FLUX's defaults."""
+
+    base_shift: float = 0.5  # at `base_tokens`
+    max_shift: float = 1.15  # at `max_tokens`
+    base_tokens: int = 256
+    max_tokens: int = 4096
+    train_steps: int = 1000
+
+    @classmethod
+    def from_diffusers(cls, config: Mapping[str, Any], source: str) -> Self:
+        """Of scheduler/scheduler_config.json. InputError, with `source`, for what is not implemented."""
+        check_class(config, "FlowMatchEulerDiscreteScheduler", source)
+        keys = {
+            "base_shift": "base_shift",
+            "max_shift": "max_shift",
+            "base_image_seq_len": "base_tokens",
+            "max_image_seq_len": "max_tokens",
+            "num_train_timesteps": "train_steps",
+        }
+        fixed: dict[str, tuple[Any, ...]] = {
+            "use_dynamic_shifting": (True,),
+            "invert_sigmas": (False,),
+            "shift_terminal": (None,),
+            "stochastic_sampling": (False,),
+            "time_shift_type": ("exponential",),
+            "use_beta_sigmas": (False,),
+            "use_exponential_sigmas": (False,),
+            "use_karras_sigmas": (False,),
+        }
+        get(config, "use_dynamic_shifting", source)
+        check_rest(config, fixed, {*keys, "shift"}, source)  # `shift` has no effect where the shift is dynamic
+        return make(cls, source, **{name: config[key] for key, name in keys.items() if key in config})
+
+
 def get(config: Mapping[str, Any], key: str, source: str) -> Any:
     """The value of a key that must be there."""
     if key not in config:

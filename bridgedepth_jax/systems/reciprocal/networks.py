@@ -145,6 +145,9 @@ def _depth_anything_teacher(config: Any) -> MonoTeacher:
     from bridgedepth_jax.networks.depth_anything import DepthAnything
     from bridgedepth_jax.ops.image import normalize
 
+    if config.metric:
+        raise InputError("teacher mono gives metres, expected a network of relative inverse depth")
+
     def run(weights: Weights, image: Array, stereo: Array, occluded: Array) -> Array:
         height, width = image.shape[1:3]
         size = (height // 16 * config.patch, width // 16 * config.patch)
@@ -159,6 +162,7 @@ def _depth_anything_teacher(config: Any) -> MonoTeacher:
 MONOCULAR: Mapping[str, Callable[[Any], MonoTeacher]] = {
     "singlenet": _singlenet_teacher,
     "depth-anything": _depth_anything_teacher,
+    "bridge_mde": _depth_anything_teacher,
 }
 
 

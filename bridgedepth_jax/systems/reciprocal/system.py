@@ -70,6 +70,18 @@ def single_estimate(config: SingleNetConfig) -> Any:
     return run
 
 
+def single_depth(config: SingleNetConfig) -> Any:
+    """SingleNet as a network of one view: disparity in pixels of its width, inverse depth up to a factor."""
+    from bridgedepth_jax.systems.reciprocal.networks import split_weights
+    from bridgedepth_jax.systems.reciprocal.singlenet import SingleNet, disparities
+
+    def run(weights: Weights, image: Array) -> Array:
+        found: Any = SingleNet(config).apply(split_weights(weights), image)
+        return disparities(found, config, image.shape[2])[0]
+
+    return run
+
+
 def imagenet(path: str, config: SingleNetConfig) -> Mapping[str, Any]:
     """torchvision's weights of the ResNet, {path: array}."""
     from bridgedepth_jax.convert.rules.reciprocal import read_resnet
@@ -111,6 +123,7 @@ SINGLENET = System(
     check=check_single,
     estimate=single_estimate,
     monocular=True,
+    depth=single_depth,
     multiple=32,
     minimum=64,
     rules="bridgedepth_jax.convert.rules.reciprocal:SINGLENET",

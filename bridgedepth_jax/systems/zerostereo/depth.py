@@ -72,8 +72,10 @@ def _read(stem: Path) -> np.ndarray | None:
 
 def _from_checkpoint(option: str) -> tuple[DepthSource, dict[str, Any]]:
     checkpoint = load_checkpoint(option)
-    if checkpoint.kind != "depth-anything":
+    if checkpoint.kind not in ("depth-anything", "bridge_mde"):
         raise InputError(f"--depth {option}: a checkpoint of kind {checkpoint.kind!r}, expected 'depth-anything'")
+    if checkpoint.config.metric:
+        raise InputError(f"--depth {option}: a network that gives metres, expected relative inverse depth")
     import jax
     import jax.numpy as jnp
 

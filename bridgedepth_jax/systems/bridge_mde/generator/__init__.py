@@ -1,0 +1,1 @@
+"""The depth-to-image generator of BRIDGE (spec `mono-training.md` sections 7 to 9): see ../README.md."""

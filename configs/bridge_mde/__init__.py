@@ -1,0 +1,1 @@
+"""Monocular depth from generated images: the stages of the spec's table, and one for two cores."""

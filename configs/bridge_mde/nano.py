@@ -1,0 +1,27 @@
+"""A network of 1 M parameters from nothing, on rendered scenes: no file, two cores.
+
+    python train.py --config configs/bridge_mde/nano.py --workdir runs/mono_nano
+
+112x140 pixels, one rate of 3e-4, 4,000 steps of 8 images.
+Expected: AbsRel on scenes it never saw at least 15 % below that of the mean depth map (see `scripts/mono_robustness.py`).
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from bridgedepth_jax.configs.bridge_mde import base
+from bridgedepth_jax.systems.bridge_mde.config import nano
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config("vits")
+    config.model = ConfigDict(dataclasses.asdict(nano()))
+    config.task.encoder_rate = 1.0
+    config.data.train = (("synthetic", 1),)
+    config.data.crop = (112, 140)
+    config.data.synthetic.update(max_disparity=32.0)
+    config.solver.update(base_lr=3e-4, schedule="linear", batch_size=8, max_iter=4000)
+    config.run.update(latest_every=200, milestone_every=100_000, images_every=500)
+    config.eval.update(datasets=("synthetic",), every=1000, limit=64, batch=8)
+    return config
