@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from bridgedepth_jax.convert.conversion import convert_file
+from bridgedepth_jax.convert.diffusion import convert_folder
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import cache_folder
 from bridgedepth_jax.store import hub
@@ -33,5 +34,8 @@ def resolve(name_or_path: str | os.PathLike) -> Path:
     folder = cache_folder() / "checkpoints" / name
     if not folder.exists():
         file, origin = hub.fetch(name, rows[name])
-        save_checkpoint(folder, convert_file(rows[name].kind, file, origin=origin))
+        row = rows[name]
+        save_checkpoint(
+            folder, convert_folder(file, origin=origin) if row.files else convert_file(row.kind, file, origin=origin)
+        )
     return folder

@@ -25,6 +25,7 @@ COMMANDS = {
     "data preview": "a picture of some samples of a data set",
     "data prepare": "pack a data set into ArrayRecord shards",
     "data benchmark": "training samples per second",
+    "data synthesize": "stereo pairs from a folder of photographs",
     "submit": "write a submission to a benchmark",
     "report compare": "two results of evaluate: a difference, or noise?",
     "report plot": "the curve of a training run",
