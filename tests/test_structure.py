@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bridgedepth_jax"
 # From the bottom up; a module may import its own floor and those before it. Longest prefix wins.
 FLOORS = (
-    ("errors", "build", "processes", "sharding", "configs.__init__"),  # the last: the index of configs, by which they are found
+    ("errors", "build", "processes", "sharding", "programs", "topologies", "configs.__init__"),  # the last: the configs' index
     ("files", "ops", "geometry"),
     ("visualize", "layers"),
     ("networks",),
