@@ -263,7 +263,7 @@ def test_a_step_of_the_tiny_network(tmp_path):
 
     write_set(tmp_path, WHOLE)
     batch = {name: jnp.asarray(value) for name, value in TrainDataset(data(tmp_path)).batch(0).items()}
-    system, config = find_system("bridgedepth"), tiny.tiny()
+    system, config = find_system("bridgedepth"), tiny.MODEL
     outputs = config.nmp.infer_layers + config.nmp.refine_layers
     task = L.StereoTask(train_mono=True, loss_weights=(1.0,) * outputs, loss="zero", max_disp=64)
     objective = system.objective(config, task, {})
