@@ -84,11 +84,12 @@ class Objective(NamedTuple):
 
 
 class Published(NamedTuple):
-    """A file in a model repository of the Hugging Face hub."""
+    """A file in a model repository of the Hugging Face hub, or a folder of several."""
 
     kind: str  # name of the system
     repository: str
-    file: str
+    file: str  # or folder, "." is all of the repository
+    files: tuple[str, ...] = ()  # of a folder: what is read
     variant: str = ""  # of the converter's rules, where the file does not say which network it is
 
 
@@ -115,6 +116,7 @@ class System(NamedTuple):
     task: type | None = None  # frozen dataclass: the section `task` of a config
     objective: Callable[[Any, Any, Mapping[str, Teacher]], Objective] | None = None  # of (config, task, teachers by name)
     check: Callable[[Any, Any], None] | None = None  # (config, task): InputError unless they fit
+    extras: Callable[[Any], tuple[str, ...]] | None = None  # (task) -> what a batch holds more: `EXTRAS` of data/augment.py
     estimate: Callable[[Any], Callable[[Weights, Array, Array], Estimate]] | None = None  # (config) -> f(weights, left, right)
     depth: Callable[[Any], Callable[[Weights, Array], Array]] | None = None  # (config) -> f(weights, image): of one view
     moved: Mapping[str, str] = {}  # keys of older configs and runs -> where they are now

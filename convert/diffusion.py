@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from bridgedepth_jax.convert.safetensors import DTYPES, NAMES, SafeTensors, write_safetensors
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.networks.diffusion.autoencoder import AutoencoderKL
@@ -25,6 +24,9 @@ from bridgedepth_jax.networks.diffusion.config import AutoencoderConfig, Schedul
 from bridgedepth_jax.networks.diffusion.text import empty_prompt
 from bridgedepth_jax.networks.diffusion.unet import UNet2DConditionModel
 from bridgedepth_jax.store.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint, unflatten
+from bridgedepth_jax.store.hub import fetch
+from bridgedepth_jax.store.safetensors import DTYPES, NAMES, SafeTensors, write_safetensors
+from bridgedepth_jax.system import find_system
 from bridgedepth_jax.systems.zerostereo.config import StereoGenConfig
 
 # Axes of a `weight` in a file, by their number, and the leaf it becomes.
@@ -124,6 +126,7 @@ NETWORKS = {"unet": UNetConfig, "vae": AutoencoderConfig}
 CONFIGS = {"unet": "unet/config.json", "vae": "vae/config.json", "schedule": "scheduler/scheduler_config.json"}
 WEIGHTS = "diffusion_pytorch_model"
 BASE_LICENCE = "CreativeML Open RAIL++-M"  # of Stable Diffusion 2 and what is made from it
+LICENCES = {"Windsrain/ZeroStereo": f"MIT as stated, on a base under {BASE_LICENCE}"}
 
 
 def convert_folder(folder: Path, *, variant: str = "", origin: Mapping[str, str] | None = None) -> Checkpoint:
@@ -166,7 +169,7 @@ def convert_folder(folder: Path, *, variant: str = "", origin: Mapping[str, str]
         "source": folder.resolve().name,
         "sha256": hashlib.sha256("".join(digests.values()).encode()).hexdigest(),
         "files_sha256": digests,
-        "licence": BASE_LICENCE if known else "unknown",
+        "licence": LICENCES.get((origin or {}).get("repository", ""), BASE_LICENCE if known else "unknown"),
         "diffusers": {"files": files, "dtypes": dtypes},
         **(origin or {}),
     }
@@ -214,10 +217,14 @@ def write_folder(out: Path, checkpoint: Checkpoint, *, dtype: str | None = None)
 def add_commands(commands: Any) -> None:
     """The rows of `python -m convert` that belong to this file."""
     sub = commands.add_parser("diffusers", help="a diffusers folder of an inpainting network to a checkpoint folder")
-    sub.add_argument("source", metavar="FOLDER", type=Path, help="folder with unet/, vae/, text_encoder/, scheduler/")
+    names = ", ".join(name for name, row in find_system("zerostereo").published.items() if row.files)
+    about = f"folder with unet/, vae/, text_encoder/, scheduler/, or a published name: {names}"
+    sub.add_argument("source", metavar="FOLDER", type=Path, help=about)
     sub.add_argument("out", metavar="OUT", type=Path, help="checkpoint folder to write")
     sub.add_argument("--variant", default="", help="of the weights' files: fp16; default: the plain ones, or what is there")
     sub.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="stored parameters")
+    sub.add_argument("--revision", help="of a published name: branch, tag or commit in its repository")
+    sub.add_argument("--accept-new", action="store_true", help="published files may differ from those fetched before")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT")
     sub = commands.add_parser("to-diffusers", help="a checkpoint folder of an inpainting network to a diffusers folder")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
@@ -227,7 +234,12 @@ def add_commands(commands: Any) -> None:
 
 
 def _convert(args: Any) -> None:
-    checkpoint = convert_folder(args.source, variant=args.variant)
+    source, origin, rows = args.source, {}, find_system("zerostereo").published
+    if not source.exists() and str(source) in rows:
+        source, origin = fetch(str(source), rows[str(source)], revision=args.revision, accept_new=args.accept_new)
+    elif args.revision or args.accept_new:
+        raise InputError(f"--revision and --accept-new are for published names, {str(source)!r} is none")
+    checkpoint = convert_folder(source, variant=args.variant, origin=origin)
     save_checkpoint(args.out, checkpoint, dtype=args.dtype)
     count = sum(leaf.size for leaf in flatten(checkpoint.params).values())
     print(f"sha256      {checkpoint.provenance['sha256']}  {checkpoint.provenance['source']}")

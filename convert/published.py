@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bridgedepth_jax.convert.conversion import convert_file
+from bridgedepth_jax.convert.diffusion import convert_folder
 from bridgedepth_jax.convert.engine import find_rules
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import cache_folder
@@ -40,6 +41,9 @@ def resolve(name_or_path: str | os.PathLike) -> Path:
     folder = cache_folder() / "checkpoints" / name
     if not folder.exists():
         file, origin = hub.fetch(name, rows[name])
-        config = named_config(rows[name])
-        save_checkpoint(folder, convert_file(rows[name].kind, file, config=config, origin=origin))
+        row = rows[name]
+        if row.files:
+            save_checkpoint(folder, convert_folder(file, origin=origin))
+        else:
+            save_checkpoint(folder, convert_file(row.kind, file, config=named_config(row), origin=origin))
     return folder

@@ -47,6 +47,7 @@ WRAPPERS = {
     "scripts/prepare_dataset.py": "data prepare",
     "scripts/preview_data.py": "data preview",
     "scripts/submit.py": "submit",
+    "scripts/synthesize.py": "data synthesize",
     "scripts/viewer.py": "view",
 }
 

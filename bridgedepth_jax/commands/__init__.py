@@ -29,6 +29,7 @@ COMMANDS = {
     "data pseudo-label": "depth of a folder of images as labels to train on",
     "data fuse-labels": "masked ground truth of generated images",
     "data benchmark": "training samples per second",
+    "data synthesize": "stereo pairs from a folder of photographs",
     "submit": "write a submission to a benchmark",
     "report compare": "two results of evaluate: a difference, or noise?",
     "report plot": "the curve of a training run",

@@ -4,6 +4,8 @@ bridgedepth convert bridgedepth bridge_rvc.pth checkpoints/rvc
 bridgedepth convert depth-anything depth_anything_v2_vits checkpoints/depth_anything_v2_vits
 bridgedepth convert singlenet mono_640x192 checkpoints/mono_640x192     # a folder of encoder.pth and depth.pth (monodepth2)
 bridgedepth convert to-torch checkpoints/rvc rvc.pth
+bridgedepth convert diffusers stable-diffusion-2-inpainting checkpoints/sd2
+bridgedepth convert to-safetensors checkpoints/rvc rvc
 """
 
 import argparse
@@ -44,6 +46,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("out", metavar="OUT.pth", type=Path, help="file to write")
     sub.add_argument("--backbone", action="store_true", help="torchvision's encoder of a singlenet checkpoint alone")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT.pth")
+    sub = commands.add_parser(
+        "to-safetensors", help="a checkpoint folder to one of model.safetensors and config.json, without Orbax"
+    )
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
+    sub.add_argument("out", metavar="OUT", type=Path, help="folder to write; it is a checkpoint everywhere")
+    sub.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of parameters, default: as they are stored")
+    sub.add_argument("--overwrite", action="store_true", help="replace OUT")
     diffusion.add_commands(commands)
     video.add_commands(commands)
     flux.add_commands(commands)
@@ -53,10 +62,10 @@ def run(args: argparse.Namespace) -> None:
     from bridgedepth_jax.convert import diffusion, flux, video
 
     start = time.perf_counter()
+    written = {"to-torch": _to_file, "to-safetensors": _to_safetensors, **diffusion.COMMANDS, **video.COMMANDS, **flux.COMMANDS}
     _check_out(args.out, folder=None if args.command == "to-torch" else True, overwrite=args.overwrite)
     try:
-        others = diffusion.COMMANDS | video.COMMANDS | flux.COMMANDS
-        (others.get(args.command) or (_to_file if args.command == "to-torch" else _to_folder))(args)
+        written.get(args.command, _to_folder)(args)
     except OSError as error:
         raise InputError(f"{args.out}: cannot be written ({error.strerror or error})") from error
     print(f"wrote       {args.out} in {time.perf_counter() - start:.1f} s")
@@ -73,6 +82,14 @@ def _to_file(args: argparse.Namespace) -> None:
     write_original(args.out, checkpoint, backbone=args.backbone)
     for file in [args.out / name for name in names] or [args.out]:
         print(f"sha256      {sha256_of(file)}  {file.name}")
+    print(f"licence     {checkpoint.provenance.get('licence')}")
+
+
+def _to_safetensors(args: argparse.Namespace) -> None:
+    from bridgedepth_jax.store.checkpoint import load_checkpoint, save_safetensors
+
+    checkpoint = load_checkpoint(args.checkpoint, dtype=None)
+    save_safetensors(args.out, checkpoint, dtype=args.dtype)
     print(f"licence     {checkpoint.provenance.get('licence')}")
 
 

@@ -65,7 +65,12 @@ def decode_mask(data: bytes, name: str) -> UInt8[np.ndarray, "H W"]:
 
 
 def decode_confidence(data: bytes, name: str) -> Float32[np.ndarray, "H W"]:
-    """0..1 of a 16-bit image."""
+    """0..1 of a 16-bit image, or of an NPY file."""
+    if data.startswith(b"\x93NUMPY"):
+        values = _npy(data, name)
+        if not (values.min(initial=0) >= 0 and values.max(initial=0) <= 1):
+            raise InputError(f"{name}: {values.min()} to {values.max()}, expected confidence in 0..1")
+        return values
     return _grey(data, name, np.uint16) / np.float32(65535)
 
 
@@ -73,7 +78,7 @@ def read_disparity(path: str | Path, format: str) -> Disparity:
     """Disparity (H, W) float32 in pixels and valid (H, W) bool of a ground-truth file.
 
     format: one of `FORMATS`: pfm, kitti, middlebury, vkitti2, sintel, falling_things, tartan_air, booster, crestereo,
-    in_stereo2k. `path` is the disparity or depth file of that data set. Files that belong to it are found beside it:
+    in_stereo2k, npy. `path` is the disparity or depth file of that data set. Files that belong to it are found beside it:
     `_camera_settings.json` (falling_things), `mask0nocc.png` (middlebury, for disp0GT.pfm).
     Raises InputError for an unknown format and for a missing, broken or unfit file.
     """
@@ -284,6 +289,12 @@ def _decode_scaled_png(scale: int) -> "_Decode":
     return decode
 
 
+def _decode_npy(data: bytes, name: str, beside: Mapping[str, bytes]) -> Disparity:
+    disparity = _npy(data, name)
+    known = np.isfinite(disparity) & (disparity > 0)
+    return np.where(known, disparity, np.float32(0)), known
+
+
 _Decode = Callable[[bytes, str, Mapping[str, bytes]], Disparity]
 
 
@@ -306,6 +317,7 @@ FORMATS: dict[str, Format] = {
     "booster": Format(_decode_booster),
     "crestereo": Format(_decode_scaled_png(32)),
     "in_stereo2k": Format(_decode_scaled_png(100)),
+    "npy": Format(_decode_npy),
 }
 
 

@@ -27,7 +27,10 @@ def init(config: ModelConfig, key: Array) -> Weights:
 
 
 def objective(config: ModelConfig, task: StereoTask, teachers: Mapping[str, Teacher]) -> Objective:
-    """The losses of the paper on batches of left, right (B, H, W, 3), disparity (B, H, W) in pixels and valid."""
+    """The losses of the paper on batches of left, right (B, H, W, 3), disparity (B, H, W) in pixels and valid.
+
+    Or those of pairs made from photographs, which also need `losses.TRUSTED`.
+    """
     from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
     network, loss_config = BridgeDepth(config), LossConfig.of(config, task)
@@ -43,12 +46,17 @@ def objective(config: ModelConfig, task: StereoTask, teachers: Mapping[str, Teac
             train_mono=task.train_mono,
             rngs=dict(rows.keys),
         )
-        values = losses.losses(output, batch["disparity"], batch["valid"], loss_config, counts)
+        trust = losses.trust_of(batch, loss_config)
+        values = losses.losses(output, batch["disparity"], batch["valid"], loss_config, counts, trust)
         return losses.total(values, loss_config), Result(values, output.disparities[-1])
+
+    def count(batch: Batch) -> losses.Counts:
+        trust = losses.trust_of(batch, loss_config)
+        return losses.count(batch["disparity"], batch["valid"], loss_config, None if trust is None else trust.seen)
 
     return Objective(
         trained=lambda path: task.train_mono or not path.startswith(MONO),
-        count=lambda batch: losses.count(batch["disparity"], batch["valid"], loss_config),
+        count=count,
         loss=loss,
         groups=functools.partial(groups, task),
         keys=("drop_path",),
@@ -118,6 +126,7 @@ SYSTEM = System(
     task=StereoTask,
     objective=objective,
     check=check,
+    extras=lambda task: losses.TRUSTED if task.loss == "zero" else (),
     estimate=estimate,
     moved={
         f"solver.{name}": f"task.{name}"
