@@ -19,6 +19,7 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 CERTAIN = 2.0  # pixels within which the learned confidence calls a disparity right
+FUSION_WEIGHT = 2.0  # of the last choice, as of the last refinement
 RECURRENT_OUTPUTS = 10  # for which the original's decay of the recurrent loss is meant (5 + 5 layers)
 
 
@@ -50,6 +51,7 @@ class LossConfig:
     recurrent_weight: float
     recurrent_gamma: float
     certainty_weight: float = 0.0  # of the learned confidence; 0 where the network has none
+    fusion_weight: float = 0.0  # of the last choice; 0 where the network has none
 
     @classmethod
     def of(cls, model: ModelConfig, task: StereoTask) -> Self:
@@ -66,6 +68,7 @@ class LossConfig:
             recurrent_weight=model.recurrent_loss_weight,
             recurrent_gamma=model.recurrent_loss_gamma,
             certainty_weight=float(model.learned_confidence),
+            fusion_weight=FUSION_WEIGHT if model.fusion else 0.0,
         )
 
     @property
@@ -74,6 +77,7 @@ class LossConfig:
         coarse = zip(_layer_names("loss_coarse_disp", len(self.coarse_weights)), self.coarse_weights, strict=True)
         fine = zip(_layer_names("loss_disp", len(self.fine_weights)), self.fine_weights, strict=True)
         certainty = {"loss_certainty": self.certainty_weight} if self.certainty_weight else {}
+        fusion = {"loss_fusion": self.fusion_weight} if self.fusion_weight else {}
         return {
             "loss_prop": 1.0,
             "init": 1.0,
@@ -81,6 +85,7 @@ class LossConfig:
             **dict(coarse),
             **dict(fine),
             **certainty,
+            **fusion,
         }
 
 
@@ -124,11 +129,14 @@ def losses(
     weight = jax.nn.softmax(output.logits, axis=-1)
     coarse = mean(jnp.sum(weight * distance(output.coarse_disparities - gt[None, ..., None]), axis=-1))
     fine = mean(distance(output.disparities - gt[None]))
+    error = jnp.abs(output.disparity - gt)[None]
     certainty = {}
     if config.certainty_weight:  # cross entropy with whether the pixel is right
-        right = lax.stop_gradient(jnp.abs(output.disparities[-1:] - gt[None]) < CERTAIN)
+        right = lax.stop_gradient(error < CERTAIN)
         logit = output.certainty[None]
         certainty = {"loss_certainty": mean(jax.nn.softplus(jnp.where(right, -logit, logit)))[0]}
+    if config.fusion_weight:
+        certainty["loss_fusion"] = mean(mixture_loss(output.choices, output.choice_logits, gt)[None])[0]
     return {
         "loss_prop": proposal_loss(output.proposals, gt, config, counts),
         "init": initial_loss(output.prob, gt, config, counts),
@@ -136,8 +144,18 @@ def losses(
         **{name: fine[i] for i, name in enumerate(_layer_names("loss_disp", len(fine)))},
         "loss_recurrent": recurrent_loss(output.mono, disparity.astype(gt.dtype), valid, config, counts),
         **certainty,
-        "epe_train": mean(jnp.abs(output.disparities[-1:] - gt[None]))[0],
+        "epe_train": mean(error)[0],
     }
+
+
+def mixture_loss(choices: Float[Array, "B H W K"], logits: Float[Array, "B H W K"], gt: Float[Array, "B H W"]) -> Array:
+    """Negative log likelihood, less that of the best choice alone, of a mixture of Laplace distributions 1 px wide.
+
+    Equal choices share their probability, which a cross entropy with the best of them would not allow.
+    """
+    near = -jnp.abs(choices - gt[..., None])
+    joint = jax.nn.logsumexp(jax.nn.log_softmax(logits) + near, axis=-1)
+    return jnp.max(near, axis=-1) - joint
 
 
 def total(values: dict[str, Array], config: LossConfig) -> Array:

@@ -4,13 +4,18 @@ Hirschmueller, "Stereo Processing by Semiglobal Matching and Mutual Information"
 the matching cost and four paths. All of it is `lax.scan`, matrix products and gathers: it lives inside the compiled graph and
 is exported with it. It has no parameters and no gradient. An addition of this project: no published weights use it.
 
-Letters: B batch, Y X full size, H W map at 1/4 (h w at 1/8), D disparity levels, N candidates, P neighbours of a pixel.
+A matched cell has 4 rows and `SGMConfig.columns` columns of pixels: disparity lies along the rows, so that is where a finer
+grid pays (4 x 2 finds what 2 x 2 does, for half the time).
+
+Letters: B batch, Y X full size, H 1/4 of the rows, V cells of a row (W at 1/4 of the columns; h w at 1/8), D disparity levels,
+N candidates, P neighbours of a cell.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float
@@ -20,22 +25,29 @@ from bridgedepth_jax.ops.correlation import correlation_volume
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
 
 GREY = (0.299, 0.587, 0.114)
+ROWS = 4  # pixels of a cell
 
 
 class Evidence(NamedTuple):
-    """What the classical matcher says of the left image, at 1/4."""
+    """What the classical matcher says of the left image, cell by cell."""
 
-    disparity: Float[Array, "B H W"]  # 1/4 pixels
-    consistent: Float[Array, "B H W"]  # 1 where left and right agree to one level, else 0
-    margin: Float[Array, "B H W"]  # 0..1, how much dearer the best other level is
+    disparity: Float[Array, "B H V"]  # 1/4 pixels
+    consistent: Float[Array, "B H V"]  # 1 where left and right agree to one level, else 0
+    margin: Float[Array, "B H V"]  # 0..1, how much dearer the best other level is
 
 
-def evidence(left: Float[Array, "B Y X 3"], right: Float[Array, "B Y X 3"], config: SGMConfig, levels: int) -> Evidence:
-    """Matches two RGB images in 0..255 over disparities below `levels` quarter pixels. No gradient passes."""
-    signs = [census(lax.stop_gradient(_grey_quarter(image)), config.radius, config.threshold) for image in (left, right)]
+def evidence(
+    left: Float[Array, "B Y X 3"], right: Float[Array, "B Y X 3"], config: SGMConfig, search: int
+) -> tuple[Evidence, Float[Array, "B H V D"]]:
+    """Matches two RGB images in 0..255 over disparities below `search` pixels; also the aggregated cost of every level, each
+    of `config.columns` pixels. No gradient passes."""
+    grey = (_grey(lax.stop_gradient(image), config.columns) for image in (left, right))
+    signs = [census(image, config.radius, config.threshold) for image in grey]
     # Mean product of signs: 1 for equal neighbourhoods, -1 for opposite ones; what is out of the right image counts as 0.
-    cost = 1 - correlation_volume(signs[0], signs[1], 1, levels)[..., 0]
-    return winner(aggregate(cost, config.small_step, config.large_step))
+    cost = 1 - correlation_volume(signs[0], signs[1], 1, search // config.columns)[..., 0]
+    total = aggregate(cost, config.small_step, config.large_step)
+    found = winner(total)
+    return found._replace(disparity=found.disparity * (config.columns / ROWS)), total
 
 
 def census(grey: Float[Array, "B H W"], radius: int, threshold: float) -> Float[Array, "B H W P"]:
@@ -97,16 +109,24 @@ def winner(total: Float[Array, "B H W D"]) -> Evidence:
     return Evidence(best + fraction, consistent.astype(total.dtype), jnp.clip(margin, 0, 1))
 
 
-def hypotheses(found: Evidence, count: int) -> tuple[Float[Array, "B h w N"], Float[Array, "B h w N 5"]]:
-    """Of each 2x2 block `count` of its disparities, in 1/8 pixels, spread over their order, and their `features`.
+def hypotheses(found: Evidence, count: int, columns: int) -> tuple[Float[Array, "B h w N"], Float[Array, "B h w N 5"]]:
+    """Of the cells of 8 x 8 pixels `count` of their disparities, in 1/8 pixels, spread over their order, and their `features`.
 
     One: the lower median. Two: the smallest and the largest, one for each side of an edge.
     """
-    ranks = {1: (1,), 2: (0, 3), 3: (0, 1, 3), 4: (0, 1, 2, 3)}[count]
-    disparity, consistent, margin = (_blocks(value) for value in found)
-    chosen = jnp.argsort(disparity, -1)[..., list(ranks)]
+    disparity, consistent, margin = (_blocks(value, 2, 2 * ROWS // columns) for value in found)
+    last = disparity.shape[-1] - 1
+    ranks = [last // 2] if count == 1 else np.linspace(0, last, count).astype(int).tolist()
+    chosen = jnp.argsort(disparity, -1)[..., ranks]
     disparity, consistent, margin = (jnp.take_along_axis(value, chosen, -1) for value in (disparity, consistent, margin))
     return disparity / 2, features(jnp.zeros_like(disparity), consistent, margin)
+
+
+def squares(found: Evidence, columns: int) -> Evidence:
+    """At 1/4: of the cells of 4 x 4 pixels the one that left and right agree on, of the larger margin; (B, H, W) each."""
+    cells = Evidence(*(_blocks(value, 1, ROWS // columns) for value in found))
+    best = jnp.argmax(cells.consistent + cells.margin / 2, -1, keepdims=True)
+    return Evidence(*(jnp.take_along_axis(value, best, -1)[..., 0] for value in cells))
 
 
 class ClassicalEvidence(nn.Module):
@@ -121,23 +141,23 @@ class ClassicalEvidence(nn.Module):
 
     def __call__(
         self, left: Float[Array, "B Y X 3"], right: Float[Array, "B Y X 3"], *, train: bool
-    ) -> tuple[Evidence, Float[Array, "B 1 1 1"]]:
-        """Evidence at 1/4, and 1 for each sample that may use it, else 0."""
+    ) -> tuple[Evidence, Float[Array, "B H V D"], Float[Array, "B 1 1 1"]]:
+        """Evidence, the cost of every level, and 1 for each sample that may use them, else 0."""
         sgm = self.config.sgm
-        found = evidence(left, right, sgm, self.config.dpn.max_disp // 4)
+        found, cost = evidence(left, right, sgm, self.config.dpn.max_disp)
         for name, value in found._asdict().items():
             self.sow("taps", f"sgm_{name}", value)
         keep = jnp.ones(len(left), left.dtype)
         if train and sgm.dropped:
             keep = _kept(self, 1 - sgm.dropped, len(left)).astype(left.dtype)
-        return found, keep.reshape(-1, 1, 1, 1)
+        return found, cost, keep.reshape(-1, 1, 1, 1)
 
     def join(
         self, proposals: Float[Array, "B h w N"], found: Evidence, keep: Float[Array, "B 1 1 1"]
     ) -> tuple[Float[Array, "B h w N2"], Float[Array, "B h w N2 C"]]:
         """Proposals and hypotheses (1/8 pixels), and what to add to their tokens. Without evidence: the proposals again."""
         own = proposals.shape[-1]
-        extra, told = hypotheses(found, self.config.sgm.candidates)
+        extra, told = hypotheses(found, self.config.sgm.candidates, self.config.sgm.columns)
         again = proposals[..., jnp.arange(extra.shape[-1]) % own]
         told = jnp.pad(told * keep[..., None], ((0, 0), (0, 0), (0, 0), (own, 0), (0, 0)))
         return jnp.concatenate([proposals, jnp.where(keep > 0, extra, again)], -1), self.coarse(told).astype(proposals.dtype)
@@ -146,8 +166,9 @@ class ClassicalEvidence(nn.Module):
         self, estimate: Float[Array, "B H W 1"], found: Evidence, keep: Float[Array, "B 1 1 1"]
     ) -> Float[Array, "B H W 1 C"]:
         """What to add to the tokens of the refinement: how far the evidence is from the estimate, both in 1/4 pixels."""
-        offset = jnp.tanh((found.disparity - estimate[..., 0]) / 2)
-        told = features(offset, found.consistent, found.margin)[..., None, :]
+        best = squares(found, self.config.sgm.columns)
+        offset = jnp.tanh((best.disparity - estimate[..., 0]) / 2)
+        told = features(offset, best.consistent, best.margin)[..., None, :]
         return self.fine(told * keep[..., None]).astype(estimate.dtype)
 
 
@@ -164,12 +185,14 @@ def _kept(module: nn.Module, probability: float, batch: int) -> Bool[Array, "B"]
     return jax.vmap(lambda number: jax.random.bernoulli(jax.random.fold_in(key, number), probability))(numbers)
 
 
-def _grey_quarter(image: Float[Array, "B Y X 3"]) -> Float[Array, "B H W"]:
+def _grey(image: Float[Array, "B Y X 3"], columns: int) -> Float[Array, "B H V"]:
     b, height, width, _ = image.shape
     grey = (image * jnp.asarray(GREY, image.dtype).reshape(1, 1, 1, 3)).sum(-1)
-    return grey.reshape(b, height // 4, 4, width // 4, 4).mean((2, 4))
+    return grey.reshape(b, height // ROWS, ROWS, width // columns, columns).mean((2, 4))
 
 
-def _blocks(x: Float[Array, "B Y X"]) -> Float[Array, "B h w 4"]:
+def _blocks(x: Float[Array, "B H V"], rows: int, columns: int) -> Float[Array, "B h w S"]:
+    """Blocks of rows x columns cells, rows first."""
     b, height, width = x.shape
-    return x.reshape(b, height // 2, 2, width // 2, 2).swapaxes(2, 3).reshape(b, height // 2, width // 2, 4)
+    x = x.reshape(b, height // rows, rows, width // columns, columns).swapaxes(2, 3)
+    return x.reshape(b, height // rows, width // columns, rows * columns)

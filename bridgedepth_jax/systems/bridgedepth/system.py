@@ -44,7 +44,7 @@ def objective(config: ModelConfig, task: StereoTask, teachers: Mapping[str, Teac
             rngs=dict(rows.keys),
         )
         values = losses.losses(output, batch["disparity"], batch["valid"], loss_config, counts)
-        return losses.total(values, loss_config), Result(values, output.disparities[-1])
+        return losses.total(values, loss_config), Result(values, output.disparity)
 
     return Objective(
         trained=lambda path: task.train_mono or not path.startswith(MONO),
