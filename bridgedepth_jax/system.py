@@ -76,6 +76,8 @@ class Objective(NamedTuple):
     keys: tuple[str, ...] = ()  # names of the random keys of a step
     headline: tuple[str, ...] = ("loss",)  # metrics of the progress line
     picture: Callable[[Mapping[str, Any], Any], Any] | None = None  # (host's rows, shown) -> (H, W, 3) uint8
+    health: Callable[[Weights, Batch], Mapping[str, Array]] | None = None  # sizes of activations, by name, for the log
+    part: Callable[[str], str] | None = None  # parameter path -> what the log calls its part of the gradient
 
 
 class Published(NamedTuple):
@@ -110,6 +112,7 @@ class System(NamedTuple):
     objective: Callable[[Any, Any, Mapping[str, Teacher]], Objective] | None = None  # of (config, task, teachers by name)
     check: Callable[[Any, Any], None] | None = None  # (config, task): InputError unless they fit
     estimate: Callable[[Any], Callable[[Weights, Array, Array], Estimate]] | None = None  # (config) -> f(weights, left, right)
+    holds: Callable[[Any, Weights, str], None] | None = None  # (config, weights, dtype): InputError naming the layer it cannot
     moved: Mapping[str, str] = {}  # keys of older configs and runs -> where they are now
     multiple: int = 1  # of the sides of what the network computes on
     minimum: int = 1  # pixels, of each side of an image

@@ -13,7 +13,6 @@ K candidates, C channels.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -85,12 +84,19 @@ class Fusion(nn.Module):
 
 def choose(candidates: Float[Array, "*B K"], logits: Float[Array, "*B K"], together: float) -> Float[Array, "*B"]:
     """Mean of the heaviest cluster: of the candidates within `together` of one of them, of the largest probability in all."""
-    weights = jax.nn.softmax(logits)
-    close = jnp.abs(candidates[..., None] - candidates[..., None, :]) < together
-    mass = jnp.sum(jnp.where(close, weights[..., None, :], 0), -1)
-    best = jnp.argmax(mass, -1)[..., None, None]
-    cluster = jnp.where(jnp.take_along_axis(close, best, -2)[..., 0, :], weights, 0)
-    return jnp.sum(cluster * candidates, -1) / jnp.sum(cluster, -1)
+    weights = jnp.exp(logits - jnp.max(logits, -1, keepdims=True))
+    # Over lists, since there are few candidates and many pixels: XLA's CPU compiler is slow along short last axes.
+    values, weight = ([x[..., k] for k in range(x.shape[-1])] for x in (candidates, weights))
+
+    def cluster(centre: Array, of: list[Array]) -> Array:
+        return sum((jnp.where(jnp.abs(v - centre) < together, x, 0) for v, x in zip(values, of, strict=True)), start=zero)
+
+    zero = jnp.zeros_like(values[0])
+    centre, mass = values[0], cluster(values[0], weight)
+    for value in values[1:]:
+        other = cluster(value, weight)
+        centre, mass = jnp.where(other > mass, value, centre), jnp.maximum(other, mass)
+    return cluster(centre, [v * x for v, x in zip(values, weight, strict=True)]) / mass
 
 
 def nearest(values: Float[Array, "B H V"], known: Array) -> tuple[Float[Array, "B H V"], Float[Array, "B H V"]]:

@@ -29,6 +29,7 @@ class StereoTask:
 
     train_mono: bool = False  # train the monocular branch too
     mono_rate: float = 0.1  # then: factor on its learning rate
+    only: tuple[str, ...] = ()  # beginnings of the paths of what is trained, the rest frozen; none: everything
     backbone_weight_decay: float = 1e-5  # of stereo_encoder.backbone
     loss_type: Literal["L1", "SMOOTH_L1"] = "L1"
     max_disp: int = 192  # pixels; ground truth from here on counts as unknown

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from bridgedepth_jax.layers import Linear, normal_002
 from bridgedepth_jax.ops.correlation import correlation_volume
@@ -26,6 +26,7 @@ from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
 
 GREY = (0.299, 0.587, 0.114)
 ROWS = 4  # pixels of a cell
+STEPS = 2**16  # in which costs are told apart, of 1
 
 
 class Evidence(NamedTuple):
@@ -60,53 +61,72 @@ def census(grey: Float[Array, "B H W"], radius: int, threshold: float) -> Float[
     return jnp.where(jnp.abs(difference) > threshold, jnp.sign(difference), 0)
 
 
-def aggregate(cost: Float[Array, "B H W D"], small_step: float, large_step: float) -> Float[Array, "B H W D"]:
-    """Mean over four paths (from the left, right, top and bottom) of the cheapest way to each pixel and level.
+def aggregate(cost: Float[Array, "B H V D"], small_step: float, large_step: float) -> Float[Array, "B H V D"]:
+    """Mean over four paths (from the left, right, top and bottom) of the cheapest way to each cell and level.
 
     A path pays `small_step` for a change by one level and `large_step` for any larger one.
     """
-    total = jnp.zeros_like(cost)
-    for axis in (1, 2):
-        forth = jnp.moveaxis(cost, axis, 0)
-        both = _paths(jnp.concatenate([forth, forth[::-1]], 1), small_step, large_step)  # both ways in one scan
-        there, back = jnp.split(both, 2, 1)
-        total = total + jnp.moveaxis(there + back[::-1], 0, axis)
-    return total / 4
 
-
-def _paths(cost: Float[Array, "T B S D"], small_step: float, large_step: float) -> Float[Array, "T B S D"]:
-    def step(before: Array, cost: Array) -> tuple[Array, Array]:
+    def step(before: Array, here: tuple[Array, Array]) -> tuple[Array, Array]:
+        cost, so_far = here
         least = jnp.min(before, -1, keepdims=True)
         beside = jnp.pad(before, ((0, 0), (0, 0), (1, 1)), constant_values=jnp.inf)
         change = jnp.minimum(beside[..., :-2], beside[..., 2:]) + small_step
         after = cost + jnp.minimum(jnp.minimum(before, change), least + large_step) - least
-        return after, after
+        return after, so_far + after
 
-    return lax.scan(step, jnp.zeros_like(cost[0]), cost)[1]
+    total = jnp.zeros_like(cost)
+    for axis in (1, 2):
+        rows = jnp.moveaxis(cost, axis, 0)
+        both = jnp.zeros_like(rows)
+        for reverse in (False, True):
+            both = lax.scan(step, jnp.zeros_like(rows[0]), (rows, both), reverse=reverse)[1]
+        total = total + jnp.moveaxis(both, 0, axis)
+    return total / 4
 
 
-def winner(total: Float[Array, "B H W D"]) -> Evidence:
+def winner(total: Float[Array, "B H V D"]) -> Evidence:
     """The cheapest level with a parabola's fraction, the check from right to left, and the margin to the next best."""
-    b, height, width, levels = total.shape
-    best = jnp.argmin(total, -1)
+    width, levels = total.shape[2:]
+    rank = ranked(total)
+    best = jnp.min(rank, -1) % levels
     at = lambda index: jnp.take_along_axis(total, jnp.clip(index, 0, levels - 1)[..., None], -1)[..., 0]
     least, before, after = at(best), at(best - 1), at(best + 1)
     curve = before - 2 * least + after
     inner = (best > 0) & (best < levels - 1) & (curve > 1e-6)
     fraction = jnp.where(inner, 0.5 * (before - after) / jnp.where(inner, curve, 1), 0)
 
-    level = jnp.arange(levels)
-    column = jnp.arange(width)[:, None] + level[None]  # of the left pixel that meets a right one at a level
-    flat = (jnp.minimum(column, width - 1) * levels + level[None]).reshape(1, 1, -1)
-    seen = jnp.take_along_axis(total.reshape(b, height, -1), flat, -1).reshape(total.shape)
-    from_right = jnp.argmin(jnp.where((column < width)[None, None], seen, jnp.inf), -1)
+    from_right = jnp.min(seen_from_right(rank), -1) % levels
     match = jnp.arange(width)[None, None] - best
     returned = jnp.take_along_axis(from_right, jnp.maximum(match, 0), -1)
     consistent = (match >= 0) & (jnp.abs(returned - best) <= 1)
 
-    other = jnp.min(jnp.where(jnp.abs(level.reshape(1, 1, 1, -1) - best[..., None]) > 1, total, jnp.inf), -1)
+    level = jnp.arange(levels).reshape(1, 1, 1, -1)
+    other = jnp.min(jnp.where(jnp.abs(level - best[..., None]) > 1, total, jnp.inf), -1)
     margin = jnp.where(jnp.isfinite(other), 1 - least / jnp.maximum(other, 1e-6), 1)
     return Evidence(best + fraction, consistent.astype(total.dtype), jnp.clip(margin, 0, 1))
+
+
+def ranked(total: Float[Array, "B H V D"]) -> Int[Array, "B H V D"]:
+    """Whole numbers in the order of the costs, levels in their order where costs are equal; modulo D they are the levels.
+
+    Their minimum is an `argmin`, which XLA's CPU compiler does one number at a time. Costs below 2^31 / (D STEPS) fit.
+    """
+    levels = total.shape[-1]
+    return jnp.round(total * STEPS).astype(jnp.int32) * levels + jnp.arange(levels, dtype=jnp.int32).reshape(1, 1, 1, -1)
+
+
+def seen_from_right(x: Int[Array, "B H V D"]) -> Int[Array, "B H V D"]:
+    """The levels of a cell of the right image, whose match at level d is d cells to its right; huge beyond the left image.
+
+    A shear: row d of a level-first plane moves d cells left, which is another length of its rows, without any gather.
+    """
+    b, height, width, levels = x.shape
+    planes = jnp.moveaxis(x, 3, 2)
+    flat = jnp.pad(planes.reshape(b, height, -1), ((0, 0), (0, 0), (0, levels)))
+    sheared = flat.reshape(b, height, levels, width + 1)[..., :width]
+    inside = jnp.arange(width)[None] + jnp.arange(levels)[:, None] < width
+    return jnp.moveaxis(jnp.where(inside[None, None], sheared, jnp.iinfo(x.dtype).max), 2, 3)
 
 
 def hypotheses(found: Evidence, count: int, columns: int) -> tuple[Float[Array, "B h w N"], Float[Array, "B h w N 5"]]:
