@@ -1,4 +1,4 @@
-"""The next default model, last stage: the choice between its disparities and the classical ones alone, everything else frozen.
+"""The default model, last stage: the choice between its disparities and the classical ones alone, everything else frozen.
 
     python train.py --config configs/bridgedepth/nano_choice.py --workdir runs/nano_choice --init runs/nano_sharp
 

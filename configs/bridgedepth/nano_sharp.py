@@ -1,4 +1,4 @@
-"""The next default model: what `configs/bridgedepth/nano.py` lacks, trained for as long as there is time.
+"""The default model: what `configs/bridgedepth/nano.py` lacks, trained for as long as there is time.
 
     python scripts/forget.py bridgedepth_jax/weights/nano runs/start mono/ depth_feature_down/ stereo_encoder/dpn/prior_proj/
     python train.py --config configs/bridgedepth/nano_sharp.py --workdir runs/nano_sharp --init runs/start
@@ -12,15 +12,12 @@ exported.
 from ml_collections import ConfigDict
 
 from bridgedepth_jax.configs.bridgedepth import nano
-from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 
 def get_config() -> ConfigDict:
     config = nano.get_config()
-    model = ModelConfig.nano().replace(
-        bounded_prior=True, upsampling=64, fusion=64, learned_confidence=True, sgm=SGMConfig(candidates=1, columns=2)
-    )
-    config.model = ConfigDict(model.to_dict())
+    config.model = ConfigDict(ModelConfig.nano_sharp().to_dict())
     config.seed = 329
     config.data.crop = (160, 384)
     config.data.synthetic.update(scenes="crowded", max_disparity=144.0)  # 3/8 of the width at most

@@ -136,7 +136,7 @@ class ModelConfig:
 
     @classmethod
     def nano(cls) -> Self:
-        """The default model, 1.7 M parameters: the same parts, narrow, two layers each, and a ViT of its own."""
+        """The published parts in 1.7 M parameters: narrow, two layers each, and a ViT of its own."""
         mono = MonoConfig("nano", 96, 4, 3, (0, 1, 2, 3), pos_grid=16, features=32, out_channels=(24, 32, 48, 64))
         backbone = BackboneConfig("resnet", out_channels=64, dims=(32, 48, 64), depths=(1, 1, 2))
         dpn = ProposalConfig(max_disp=256, context_dim=32, seed_dim=32, lookup_dim=48)
@@ -145,6 +145,13 @@ class ModelConfig:
         )
         nmp = NMPConfig(**stages, concat_dim=64, concat_hidden=64, correlation_dim=64, correlation_groups=16)
         return cls(mono, backbone, dpn, nmp, recurrent_loss_weight=0.3)
+
+    @classmethod
+    def nano_sharp(cls) -> Self:
+        """The default model, 1.8 M parameters: nano with what no published variant has."""
+        return cls.nano().replace(
+            bounded_prior=True, upsampling=64, fusion=64, learned_confidence=True, sgm=SGMConfig(candidates=1, columns=2)
+        )
 
     @classmethod
     def size(cls, encoder: str, vit: str, *, drop_path: float = 0.0) -> Self:

@@ -148,7 +148,8 @@ SYSTEM = System(
     name="bridgedepth",
     config=ModelConfig,
     init=init,
-    variants={name: functools.partial(ModelConfig.variant, name) for name in VARIANTS} | {"nano": ModelConfig.nano},
+    variants={name: functools.partial(ModelConfig.variant, name) for name in VARIANTS}
+    | {"nano": ModelConfig.nano, "nano_sharp": ModelConfig.nano_sharp},
     published={name: Published("bridgedepth", "aeolusguan/BridgeDepth", f"bridge_{name}.pth") for name in VARIANTS},
     parts={"depth-anything": MONO},
     task=StereoTask,
