@@ -1,4 +1,4 @@
-"""The same network, second stage: larger crops and disparities, from the weights of configs/nano.py.
+"""Second stage of the network of configs/nano.py: larger crops and disparities, from its weights.
 
     python train.py --config configs/nano.py --workdir runs/nano
     python train.py --config configs/nano_finetune.py --workdir runs/nano_finetune --init runs/nano
