@@ -81,6 +81,8 @@ class Objective(NamedTuple):
     keys: tuple[str, ...] = ()  # names of the random keys of a step
     headline: tuple[str, ...] = ("loss",)  # metrics of the progress line
     picture: Callable[[Mapping[str, Any], Any], Any] | None = None  # (host's rows, shown) -> (H, W, 3) uint8
+    health: Callable[[Weights, Batch], Mapping[str, Array]] | None = None  # sizes of activations, by name, for the log
+    part: Callable[[str], str] | None = None  # parameter path -> what the log calls its part of the gradient
 
 
 class Published(NamedTuple):
@@ -89,8 +91,8 @@ class Published(NamedTuple):
     kind: str  # name of the system
     repository: str
     file: str  # or folder, "." is all of the repository
-    files: tuple[str, ...] = ()  # of a folder: what is read
     variant: str = ""  # of the converter's rules, where the file does not say which network it is
+    files: tuple[str, ...] = ()  # of a folder: what is read
 
 
 @flax.struct.dataclass
@@ -119,6 +121,7 @@ class System(NamedTuple):
     extras: Callable[[Any], tuple[str, ...]] | None = None  # (task) -> what a batch holds more: `EXTRAS` of data/augment.py
     estimate: Callable[[Any], Callable[[Weights, Array, Array], Estimate]] | None = None  # (config) -> f(weights, left, right)
     depth: Callable[[Any], Callable[[Weights, Array], Array]] | None = None  # (config) -> f(weights, image): of one view
+    holds: Callable[[Any, Weights, str], None] | None = None  # (config, weights, dtype): InputError naming the layer it cannot
     moved: Mapping[str, str] = {}  # keys of older configs and runs -> where they are now
     monocular: bool = False  # `estimate` looks at the left image alone
     multiple: int = 1  # of the sides of what the network computes on

@@ -19,7 +19,7 @@ def test_the_card_has_the_hash_of_the_files():
 
 
 def test_it_is_small_enough_to_ship():
-    assert sum(file.stat().st_size for file in Path(DEFAULT_MODEL).rglob("*") if file.is_file()) <= 10e6
+    assert sum(file.stat().st_size for file in Path(DEFAULT_MODEL).rglob("*") if file.is_file()) <= 8e6
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ def make(seed=0, batch=2, height=16, width=32, layers=5):
         prob=prob / prob.sum(-1, keepdims=True),
         mono=rng.random((2 * layers, batch, height, width)),
     )
+    output.disparity = output.disparities[-1]
     disparity = rng.random((batch, height, width)) * 30
     disparity.flat[::7] = 250  # beyond task.max_disp
     disparity.flat[::11] = 400  # beyond the cost volume

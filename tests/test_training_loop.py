@@ -1,6 +1,7 @@
 """The loop, with a system of two layers: resume, stop, skip, move, accumulate, refuse."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -64,6 +65,21 @@ def test_a_finished_run_exports_and_says_so_when_started_again(unbroken, caplog)
     assert "--init other is not read: this run has begun, from" in caplog.text
     environment = json.loads((unbroken / "run.jsonl").read_text().splitlines()[0])
     assert environment["versions"]["jax"] == jax.__version__ and environment["experiment"]["seed"] == 326
+
+
+def test_the_health_of_a_step_is_in_the_log_and_changes_nothing(unbroken, tmp_path):
+    plain = make()
+    run(tmp_path, dataclasses.replace(plain, run=dataclasses.replace(plain.run, health_every=3)))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)  # another program rounds otherwise
+    jax.tree.map(close, state(unbroken).params, state(tmp_path).params)
+    close(log(unbroken, "step", "loss"), log(tmp_path, "step", "loss"))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    shares = {"share/branch", "share/wide", "share/head"}
+    for row in rows:
+        extra = {name for name in row if name.startswith(("share/", "largest/"))}
+        assert extra == (shares | {"largest/wide"} if row["step"] % 3 == 0 else set())
+        assert not extra or sum(row[name] for name in shares) == pytest.approx(1, abs=1e-6)
+    assert rows[0]["largest/wide"] == pytest.approx(float(np.abs(stub_params()["wide"]["kernel"]).max()))  # before the step
 
 
 class Killed(BaseException):

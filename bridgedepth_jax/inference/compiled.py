@@ -17,7 +17,7 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import cache_folder
 from bridgedepth_jax.ops.image import padding
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "float16")
 Devices = str | int | Sequence[Any] | None  # Any: jax.Device, which type checkers take for a variable
 
 

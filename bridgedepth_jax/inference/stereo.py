@@ -23,6 +23,7 @@ from bridgedepth_jax.inference.swapped import looks_swapped
 from bridgedepth_jax.store.checkpoint import load_checkpoint
 from bridgedepth_jax.system import DEFAULT, find_system
 
+HALF = ("bfloat16", "float16")
 DEFAULT_MODEL = Path(__file__).parents[1] / "weights" / "nano"  # what `Predictor.load()` loads
 
 
@@ -51,7 +52,8 @@ class Predictor:
     Args:
       config: what the network is made of.
       params: its parameters, nested dict of arrays; they are copied to the devices once, as float32.
-      dtype: "float32" or "bfloat16", the computation; None takes the config's.
+      dtype: "float32", "bfloat16" or "float16", the computation; None takes the config's. For the last two the activations are
+        measured first, on a rendered pair.
       devices: where it runs: None the first device, "all", a platform ("cpu", "gpu", "tpu": all its devices), a number of
         devices, or a sequence of `jax.Device`. Over several devices the batch is split.
       batch: pairs of one pass. A larger batch runs in several passes, a smaller one is filled up by repeating its last pair,
@@ -63,7 +65,7 @@ class Predictor:
     The first call of each padded size and batch compiles. Compilations are kept on disk, in the folder `xla` of
     $BRIDGEDEPTH_CACHE (~/.cache/bridgedepth_jax), unless JAX has a cache of its own configured.
 
-    Raises InputError: unknown dtype or devices.
+    Raises InputError: unknown dtype or devices, half precision that would overflow (the message names the first layer).
     """
 
     def __init__(
@@ -85,6 +87,8 @@ class Predictor:
         if dtype is not None and not hasattr(config, "dtype"):
             raise InputError(f"dtype {dtype!r}: {system} computes in float32 alone")
         self.config = config if dtype is None else dataclasses.replace(config, dtype=dtype)
+        if dtype in HALF and found.holds is not None:
+            found.holds(config, params, dtype)
         self.check_order = check_order
         self.minimum = found.minimum  # pixels, of each side as the network sees it
         estimate = found.estimate(self.config)

@@ -21,7 +21,7 @@ from bridgedepth_jax import sharding
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import make_folder
 from bridgedepth_jax.store.run_state import Checkpoints
-from bridgedepth_jax.system import Objective
+from bridgedepth_jax.system import Batch, Objective
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.export import export, kinds, load_frozen, load_teachers, save_frozen
 from bridgedepth_jax.training.feed import TrainingData, batches
@@ -86,6 +86,7 @@ class _Run:
         self.records = Records(self.workdir, self.step) if self.main else None
         self.progress = Progress(run.print_every, solver.max_iter, self.objective.headline)
         self.advance = self._compile(rows)
+        self.measure = jax.jit(self.objective.health) if run.health_every and self.objective.health else None
         self.clock = self.began = time.perf_counter()
         self.lost = 0.0  # seconds of this process's life in which no step ran: data, saves, evaluation, compilation
         self.waits: list[float] = []  # seconds for data, since the last line of progress
@@ -105,8 +106,10 @@ class _Run:
                 batch, host = next(stream)
                 waited = time.perf_counter() - began
                 self.lost += waited
+                health = self._health(batch)  # of the weights that the step begins with
                 with self._losing(first=self.step == self.first):  # it compiles
                     self.state, metrics, shown = self.advance(self.state, self.frozen, batch)
+                metrics = {name: value for name, value in metrics.items() if health or not name.startswith("share/")} | health
                 if pending:
                     self._report(*pending)
                 pending = (self.step, metrics, shown, host, waited)
@@ -222,8 +225,14 @@ class _Run:
             tree, sharding.tree_shardings(tree, self.mesh),
         )  # fmt: skip
 
+    def _health(self, batch: Batch) -> dict[str, Any]:
+        if self.measure is None or self.step % self.experiment.run.health_every:
+            return {}
+        return dict(self.measure({**join(self.frozen.params, self.state.params), **self.state.collections}, batch))
+
     def _compile(self, rows: jax.sharding.NamedSharding) -> Callable:
-        step = make_step(self.objective, self.experiment.solver, self.mesh)
+        shares = bool(self.experiment.run.health_every)
+        step = make_step(self.objective, self.experiment.solver, self.mesh, shares=shares)
         state = sharding.tree_shardings(self.state, self.mesh)
         frozen = sharding.tree_shardings(self.frozen, self.mesh)
         one = sharding.replicated(self.mesh)

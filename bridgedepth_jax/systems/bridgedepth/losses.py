@@ -24,6 +24,7 @@ from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.systems.zerostereo.losses import matched, photometric_map
 
 CERTAIN = 2.0  # pixels within which the learned confidence calls a disparity right
+FUSION_WEIGHT = 2.0  # of the last choice, as of the last refinement
 RECURRENT_OUTPUTS = 10  # for which the original's decay of the recurrent loss is meant (5 + 5 layers)
 
 
@@ -49,6 +50,7 @@ class StereoTask:
 
     train_mono: bool = False  # train the monocular branch too
     mono_rate: float = 0.1  # then: factor on its learning rate
+    only: tuple[str, ...] = ()  # beginnings of the paths of what is trained, the rest frozen; none: everything
     backbone_weight_decay: float = 1e-5  # of stereo_encoder.backbone
     loss_type: Literal["L1", "SMOOTH_L1"] = "L1"
     max_disp: int = 192  # pixels; ground truth from here on counts as unknown
@@ -74,6 +76,7 @@ class LossConfig:
     recurrent_gamma: float
     certainty_weight: float = 0.0  # of the learned confidence; 0 where the network has none
     zero: ZeroConfig | None = None  # ZeroStereo's loss
+    fusion_weight: float = 0.0  # of the last choice; 0 where the network has none
 
     @classmethod
     def of(cls, model: ModelConfig, task: StereoTask) -> Self:
@@ -91,6 +94,7 @@ class LossConfig:
             recurrent_gamma=model.recurrent_loss_gamma,
             certainty_weight=float(model.learned_confidence),
             zero=task.zero if task.loss == "zero" else None,
+            fusion_weight=FUSION_WEIGHT if model.fusion else 0.0,
         )
 
     @property
@@ -99,6 +103,7 @@ class LossConfig:
         coarse = zip(_layer_names("loss_coarse_disp", len(self.coarse_weights)), self.coarse_weights, strict=True)
         fine = zip(_layer_names("loss_disp", len(self.fine_weights)), self.fine_weights, strict=True)
         certainty = {"loss_certainty": self.certainty_weight} if self.certainty_weight else {}
+        fusion = {"loss_fusion": self.fusion_weight} if self.fusion_weight else {}
         return {
             "loss_prop": 1.0,
             "init": 1.0,
@@ -106,6 +111,7 @@ class LossConfig:
             **dict(coarse),
             **dict(fine),
             **certainty,
+            **fusion,
         }
 
 
@@ -185,6 +191,7 @@ def losses(
     weight = jax.nn.softmax(output.logits, axis=-1)
     coarse = mean(trusted(jnp.sum(weight * distance(output.coarse_disparities - gt[None, ..., None]), axis=-1)))
     fine = mean(trusted(distance(output.disparities - gt[None])))
+    error = jnp.abs(output.disparity - gt)[None]
     certainty, pictures = {}, {}
     if trust is not None and config.zero is not None and config.zero.mu:
         unlike = photometric(output.disparities, trust, config.zero, counts)
@@ -196,9 +203,11 @@ def losses(
             unlike = photometric(candidates.reshape(shares.shape), trust, config.zero, counts, shares)
             coarse = coarse + config.zero.mu * jnp.sum(unlike.reshape(candidates.shape[:2]), axis=1)
     if config.certainty_weight:  # cross entropy with whether the pixel is right
-        right = lax.stop_gradient(jnp.abs(output.disparities[-1:] - gt[None]) < CERTAIN)
+        right = lax.stop_gradient(error < CERTAIN)
         logit = output.certainty[None]
         certainty = {"loss_certainty": mean(trusted(jax.nn.softplus(jnp.where(right, -logit, logit))))[0]}
+    if config.fusion_weight:
+        certainty["loss_fusion"] = mean(trusted(mixture_loss(output.choices, output.choice_logits, gt)[None]))[0]
     return {
         "loss_prop": proposal_loss(output.proposals, gt, config, counts, confidence),
         "init": initial_loss(output.prob, gt, config, counts, confidence),
@@ -207,8 +216,18 @@ def losses(
         "loss_recurrent": recurrent_loss(output.mono, disparity.astype(gt.dtype), valid, config, counts),
         **certainty,
         **pictures,
-        "epe_train": mean(jnp.abs(output.disparities[-1:] - gt[None]))[0],
+        "epe_train": mean(error)[0],
     }
+
+
+def mixture_loss(choices: Float[Array, "B H W K"], logits: Float[Array, "B H W K"], gt: Float[Array, "B H W"]) -> Array:
+    """Negative log likelihood, less that of the best choice alone, of a mixture of Laplace distributions 1 px wide.
+
+    Equal choices share their probability, which a cross entropy with the best of them would not allow.
+    """
+    near = -jnp.abs(choices - gt[..., None])
+    joint = jax.nn.logsumexp(jax.nn.log_softmax(logits) + near, axis=-1)
+    return jnp.max(near, axis=-1) - joint
 
 
 def total(values: dict[str, Array], config: LossConfig) -> Array:

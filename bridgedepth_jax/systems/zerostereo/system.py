@@ -114,8 +114,10 @@ SYSTEM = System(
     config=StereoGenConfig,
     init=init,
     published={
-        "zerostereo_stereogen": Published("zerostereo", "Windsrain/ZeroStereo", "StereoGen", DIFFUSERS),
-        "stable_diffusion_2_inpainting": Published("zerostereo", "sd2-community/stable-diffusion-2-inpainting", ".", DIFFUSERS),
+        "zerostereo_stereogen": Published("zerostereo", "Windsrain/ZeroStereo", "StereoGen", files=DIFFUSERS),
+        "stable_diffusion_2_inpainting": Published(
+            "zerostereo", "sd2-community/stable-diffusion-2-inpainting", ".", files=DIFFUSERS
+        ),
     },
     variants={"sd2": StereoGenConfig, "nano": StereoGenConfig.nano},
     task=InpaintingTask,
