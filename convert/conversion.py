@@ -9,10 +9,10 @@ from typing import Any
 
 from bridgedepth_jax.convert.engine import Rules, convert_state, find_rules, restore_state
 from bridgedepth_jax.convert.pth import read_pth, state_dict, write_pth
-from bridgedepth_jax.convert.safetensors import SafeTensors, write_safetensors
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.store.checkpoint import Checkpoint, expected_shapes, flatten, unflatten
+from bridgedepth_jax.store.safetensors import SafeTensors, write_safetensors
 from bridgedepth_jax.system import find_system
 
 CONVERTER = "bridgedepth_jax.convert 1"

@@ -28,7 +28,6 @@ from bridgedepth_jax.convert.diffusion import (
     to_diffusers,
     weights_file,
 )
-from bridgedepth_jax.convert.safetensors import DTYPES, NAMES, SafeTensors, write_safetensors
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.networks.video.config import (
@@ -38,6 +37,7 @@ from bridgedepth_jax.networks.video.config import (
     VideoUNetConfig,
 )
 from bridgedepth_jax.store.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint
+from bridgedepth_jax.store.safetensors import DTYPES, NAMES, SafeTensors, write_safetensors
 from bridgedepth_jax.systems.stereodiff.config import VideoDiffusionConfig
 
 Part = VideoUNetConfig | VideoAutoencoderConfig | ImageEncoderConfig

@@ -16,11 +16,11 @@ from bridgedepth_jax.convert.diffusion import file_shape, name_of
 from bridgedepth_jax.convert.engine import original_shape, restore_state
 from bridgedepth_jax.convert.pickled import Class
 from bridgedepth_jax.convert.rules.dust3r import LICENCE, RULES, config_of, model_string, parse_model
-from bridgedepth_jax.convert.safetensors import SafeTensors, write_safetensors
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.croco.config import PairConfig
 from bridgedepth_jax.networks.video.config import VideoAutoencoderConfig, VideoScheduleConfig, VideoUNetConfig
 from bridgedepth_jax.store.checkpoint import Checkpoint, expected_shapes, load_checkpoint, save_checkpoint
+from bridgedepth_jax.store.safetensors import SafeTensors, write_safetensors
 from bridgedepth_jax.systems.stereodiff.config import VideoDiffusionConfig
 
 GOLDEN = Path(__file__).parent / "reference" / "video"

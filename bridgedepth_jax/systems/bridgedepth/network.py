@@ -169,7 +169,7 @@ class BridgeDepth(nn.Module):
         pixels = lambda x: unshuffle(x, FINE)[:, -height:, :width]
         if certainty is not None:
             certainty = pixels(certainty[..., None, :] / c.temperature)[..., 0]
-        if choices is not None:
+        if choices is not None and choice_logits is not None and fused is not None:
             fused = pixels(fused[..., None, :])[..., 0]
             choices, choice_logits = (pixels(jnp.swapaxes(x, -1, -2)) for x in (choices * FINE, choice_logits))
         return StereoOutput(

@@ -284,7 +284,7 @@ def _finish(
                 deep(np.rint(np.clip(level, 0, 65535)).astype(np.uint16))
             progress("frames written", number + 1, video.count)
     if "npy" in saves:
-        array = final
+        array: Any = final  # a memory map
         array.flush()
         name = "depth.npy" if kind == "depth" else "disparity.npy"
         with replacing(out / name) as temporary:

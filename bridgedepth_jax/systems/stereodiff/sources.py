@@ -200,7 +200,9 @@ class PairSource:
         pose: Literal["procrustes", "pnp"] = "procrustes",
         fit: preprocess.Fit = "resize",
     ) -> None:
-        self.video, self.config, self.folder, self.reach, self.pose, self.fit = video, config, folder, reach, pose, fit
+        self.video, self.config, self.folder, self.reach = video, config, folder, reach
+        self.pose: Literal["procrustes", "pnp"] = pose
+        self.fit: preprocess.Fit = fit
         self.side = max(config.img_size)
         self.size = preprocess.network_size(video.width, video.height, self.side, fit)
         if min(self.size) < config.patch:
