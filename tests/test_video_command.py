@@ -193,13 +193,13 @@ def drawn(init) -> dict:
 
 
 @pytest.fixture(scope="module")
-def pair_params():
-    return drawn(lambda key: PAIRS.init(TINY, key))
+def pair_model():
+    return sources.PairModel(TINY, drawn(lambda key: PAIRS.init(TINY, key)))
 
 
-def test_pairs_encode_each_frame_once_and_go_on_where_they_were(tmp_path, pair_params, monkeypatch):
+def test_pairs_encode_each_frame_once_and_go_on_where_they_were(tmp_path, pair_model, monkeypatch):
     video = Frames("v", frames())
-    source = sources.PairSource(video, TINY, pair_params, tmp_path, reach=2)
+    source = sources.PairSource(video, pair_model, tmp_path, reach=2)
     out = np.zeros((T, HEIGHT, WIDTH), np.float32)
     told = []
     source.write(out, 0, lambda *row: told.append(row))
@@ -207,7 +207,7 @@ def test_pairs_encode_each_frame_once_and_go_on_where_they_were(tmp_path, pair_p
     assert [row[2] for row in told if row[0] == "pairs"][-1] == 2 * (2 * T - 3)
     assert source.result is not None
     assert source.result.depth.shape == (T, *source.size[::-1])
-    again = sources.PairSource(video, TINY, pair_params, tmp_path, reach=2)
+    again = sources.PairSource(video, pair_model, tmp_path, reach=2)
     repeated = np.zeros_like(out)
     again.write(repeated, 0, lambda *_: None)
     assert again.encoded == 0
@@ -367,9 +367,9 @@ def _params() -> dict:
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
 
 
-def test_a_video_of_one_frame_has_depth_and_no_flicker(tmp_path, pair_params):
+def test_a_video_of_one_frame_has_depth_and_no_flicker(tmp_path, pair_model):
     video = Frames("v", frames(1))
-    source = sources.PairSource(video, TINY, pair_params, tmp_path)
+    source = sources.PairSource(video, pair_model, tmp_path)
     report = runner.run(video, lambda _: source, tmp_path / "out", stage1="pairs", recipe={})
     assert report.flicker is None
     assert np.load(tmp_path / "out" / "depth.npy").shape == (1, HEIGHT, WIDTH)
