@@ -50,6 +50,7 @@ WRAPPERS = {
     "scripts/synthesize.py": "data synthesize",
     "scripts/viewer.py": "view",
 }
+NEW = {"video"}  # commands that never were a script
 
 
 def parser_of(name: str) -> options.Parser:
@@ -122,7 +123,7 @@ def test_version(capsys):
         (["convert", "bridgdepth", "a", "b"], "did you mean bridgedepth?"),
         (["infer", "--left", "a", "--right", "b", "--out", "c", "--frob", "3"], "unknown arguments: --frob 3"),
         (["infer", "--left", "a"], "the following arguments are required: --right, --out; bridgedepth infer --help"),
-        (["train", "--config", "bridgdepth/sf", "--workdir", "w"], "did you mean bridgedepth/sf? Known: bridgedepth/"),
+        (["train", "--config", "bridgdepth/sf", "--workdir", "w"], "did you mean bridgedepth/sf? Known: bridge"),
         (["train", "--config", "zzz", "--workdir", "w"], "unknown --config 'zzz', expected one of bridgedepth/"),
         (["train", "--config", "my/own.py", "--workdir", "w"], "--config my/own.py: no such file"),
         (["train", "--config", "sf", "--workdir", "w", "--config.sede=1"], "unknown key --config.sede"),
@@ -166,7 +167,7 @@ def test_former_commands_are_wrappers(file, monkeypatch, capsys):
         runpy.run_path(str(ROOT / file), run_name="__main__")
     assert end.value.code == 0 and capsys.readouterr().out.startswith(f"usage: bridgedepth {WRAPPERS[file]} ")
     assert len((ROOT / file).read_text().splitlines()) < 16
-    assert set(WRAPPERS.values()) == set(commands.COMMANDS)
+    assert set(WRAPPERS.values()) == set(commands.COMMANDS) - NEW
 
 
 @pytest.mark.parametrize(

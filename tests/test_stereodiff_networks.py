@@ -59,9 +59,9 @@ def entries(name: str) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize(
     ("name", "config", "parameters"),
     [
-        ("svd_unet", VideoUNetConfig(), 1_524_623_082),
+        pytest.param("svd_unet", VideoUNetConfig(), 1_524_623_082, marks=pytest.mark.slow),
         ("svd_vae", VideoAutoencoderConfig(), 97_742_847),
-        ("svd_image_encoder", ImageEncoderConfig(), 632_076_800),
+        pytest.param("svd_image_encoder", ImageEncoderConfig(), 632_076_800, marks=pytest.mark.slow),
     ],
 )
 def test_the_real_networks_of_the_second_stage_have_the_published_tensors(name, config, parameters):
@@ -82,6 +82,7 @@ def test_the_default_configs_are_the_published_ones():
         assert cls.from_diffusers(cls().to_diffusers(), name) == cls()
 
 
+@pytest.mark.slow
 def test_the_real_pair_network_has_the_published_tensors_in_their_order():
     expected = expected_shapes("dust3r", PairConfig())
     state = restore_state(RULES, {path: np.broadcast_to(np.float32(0), shape) for path, shape in expected.items()})

@@ -87,10 +87,10 @@ def _pairs(checkpoint: str) -> Any:
     if loaded.kind != "dust3r":
         raise InputError(f"--pairs {checkpoint} holds {loaded.kind}, expected dust3r")
 
-    def make(sample: Any) -> Any:
-        folder = tempfile.TemporaryDirectory()
-        source = sources.PairSource(sample.video, loaded.config, loaded.params, Path(folder.name))
-        source.about["folder"] = folder  # lives as long as the source
-        return source
+    model = sources.PairModel(loaded.config, loaded.params)
 
-    return evaluate.first_stage("pairs", make)
+    def predict(sample: Any) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            return evaluate.first_stage("pairs", lambda s: sources.PairSource(s.video, model, Path(folder))).predict(sample)
+
+    return evaluate.Arm("pairs", "depth", predict)

@@ -39,7 +39,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", type=int, default=110, help="frames of a window of the second stage; default 110")
     parser.add_argument("--overlap", type=int, default=25, help="frames that windows share; default 25")
     parser.add_argument("--share", action="store_true", help="windows begin with the latents of the one before")
-    parser.add_argument("--from-noise", action="store_true", help="the second stage alone, all steps from noise")
+    parser.add_argument(
+        "--from-noise", action="store_true", help="the second stage begins with noise alone; the first gives the scale"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all noise; default 0")
     parser.add_argument("--reach", type=int, default=2, help="pairs are up to so many frames apart; default 2")
     parser.add_argument("--pose", choices=("procrustes", "pnp"), default="procrustes", help="of frames that the tree leaves")
@@ -188,7 +190,8 @@ def _pairs(args: argparse.Namespace, video: "Video") -> Any:
     loaded = load_checkpoint(resolve(args.pairs))
     if loaded.kind != "dust3r":
         raise InputError(f"--pairs {args.pairs} holds {loaded.kind}, expected dust3r")
-    return lambda folder: sources.PairSource(video, loaded.config, loaded.params, folder, reach=args.reach, pose=args.pose)
+    model = sources.PairModel(loaded.config, loaded.params)
+    return lambda folder: sources.PairSource(video, model, folder, reach=args.reach, pose=args.pose)
 
 
 def _diffusion(args: argparse.Namespace) -> "VideoDiffusion | None":

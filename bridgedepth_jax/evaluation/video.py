@@ -17,7 +17,7 @@ NAMES = ("absrel", "rmse", "delta1", "delta2")
 Space = Literal["disparity", "depth"]
 
 
-class Fit(NamedTuple):
+class VideoFit(NamedTuple):
     """scale * prediction + shift is nearest to the truth, one row of each for all frames that share it."""
 
     scale: Float[np.ndarray, "R"]
@@ -58,7 +58,7 @@ def fit(
     space: Space,
     *,
     per_frame: bool = False,
-) -> Fit:
+) -> VideoFit:
     """Scale and shift by least squares over valid pixels: of the whole video, or of each frame.
 
     In the space of the prediction: disparities against 1 / truth, depths against the truth. A frame without ground truth
@@ -79,10 +79,10 @@ def fit(
             shift = float(y.mean() - scale * x.mean())
         scales.append(scale)
         shifts.append(shift)
-    return Fit(np.array(scales), np.array(shifts))
+    return VideoFit(np.array(scales), np.array(shifts))
 
 
-def to_depth(prediction: Float[np.ndarray, "T H W"], found: Fit, space: Space, far: float) -> Float[np.ndarray, "T H W"]:
+def to_depth(prediction: Float[np.ndarray, "T H W"], found: VideoFit, space: Space, far: float) -> Float[np.ndarray, "T H W"]:
     """Fitted depth, from `NEAR` to `far`."""
     fitted = prediction * found.scale[:, None, None] + found.shift[:, None, None]
     if space == "disparity":

@@ -75,7 +75,8 @@ def run(
       recipe: what the result depends on, as JSON values; a partial run of another recipe is refused.
       model, options: the second stage, or None.
 
-    Writes depth.npy (T, H, W) float32, color.mp4, video16.mkv, poses.npy where the first stage has poses, and report.json.
+    Writes depth.npy (T, H, W) float32 (disparity.npy of a first stage in disparity alone), color.mp4, video16.mkv, poses.npy
+    where the first stage has poses, and report.json.
     InputError: a folder that holds another run.
     """
     began = time.perf_counter()
@@ -288,7 +289,10 @@ def _finish(
         array.flush()
         name = "depth.npy" if kind == "depth" else "disparity.npy"
         with replacing(out / name) as temporary:
-            os.link(array.filename, temporary)  # the array is whole on the disk: no copy of it is made
+            try:
+                os.link(array.filename, temporary)  # the array is whole on the disk: no copy of it is made
+            except OSError:  # a file system without links
+                shutil.copyfile(array.filename, temporary)
     return Report(
         frames=video.count,
         width=video.width,

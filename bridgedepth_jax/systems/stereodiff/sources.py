@@ -173,6 +173,28 @@ class FileSource:
             done("frames", number + 1, self.video.count)
 
 
+class PairModel:
+    """A pair network with its weights on the device; each half compiles once for a size."""
+
+    def __init__(self, config: PairConfig, params: Any) -> None:
+        self.config, self._params, network = config, jax.device_put(params), PairNetwork(config)
+        self._encode = jax.jit(lambda p, x: network.apply({"params": p}, x, method="encode"))
+        self._decode = jax.jit(
+            lambda p, a, b, grid: network.apply({"params": p}, a, b, grid, method="decode"), static_argnums=3
+        )
+
+    def encode(self, image: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "N D"]:
+        """Tokens of an image in -1..1."""
+        with jax.default_matmul_precision("highest"):
+            return np.asarray(self._encode(self._params, jnp.asarray(image[None])))[0]
+
+    def decode(self, one: np.ndarray, two: np.ndarray, grid: tuple[int, int]) -> Any:
+        """`PairPoints` of two images' tokens, without the batch's axis."""
+        with jax.default_matmul_precision("highest"):
+            found = self._decode(self._params, jnp.asarray(one)[None], jnp.asarray(two)[None], grid)
+        return jax.tree.map(lambda leaf: np.asarray(leaf[0]), found)
+
+
 class PairMaps(NamedTuple):
     """What the pair network says of every directed pair, in camera i; arrays may lie on a disk."""
 
@@ -192,17 +214,17 @@ class PairSource:
     def __init__(
         self,
         video: Video,
-        config: PairConfig,
-        params: Any,
+        model: PairModel,
         folder: Path,
         *,
         reach: int = 2,
         pose: Literal["procrustes", "pnp"] = "procrustes",
         fit: preprocess.Fit = "resize",
     ) -> None:
-        self.video, self.config, self.folder, self.reach = video, config, folder, reach
+        self.video, self.model, self.folder, self.reach = video, model, folder, reach
         self.pose: Literal["procrustes", "pnp"] = pose
         self.fit: preprocess.Fit = fit
+        config = model.config
         self.side = max(config.img_size)
         self.size = preprocess.network_size(video.width, video.height, self.side, fit)
         if min(self.size) < config.patch:
@@ -210,34 +232,27 @@ class PairSource:
         self.about: dict[str, Any] = {"network_size": list(self.size), "pairs_reach": reach, "pose": pose}
         self.encoded = 0  # frames that the encoder has seen
         self.result: fusion.Fused | None = None
-        network = PairNetwork(config)
-        self._params = jax.device_put(params)
-        grid = self.size[1] // config.patch, self.size[0] // config.patch
-        self._grid = grid
-        self._encode = jax.jit(lambda p, x: network.apply({"params": p}, x, method="encode"))
-        self._decode = jax.jit(lambda p, a, b: network.apply({"params": p}, a, b, grid, method="decode"))
+        self._grid = self.size[1] // config.patch, self.size[0] // config.patch
 
     def maps(self, done: Done) -> PairMaps:
         """Runs the network where it has not been run yet."""
         width, height = self.size
         edges = fusion.pairs_of(self.video.count, self.reach)
-        tokens = self._open("tokens.npy", (self.video.count, self._grid[0] * self._grid[1], self.config.enc_embed_dim))
+        tokens = self._open("tokens.npy", (self.video.count, self._grid[0] * self._grid[1], self.model.config.enc_embed_dim))
         maps = self._open("maps.npy", (len(edges), height, width, 8))
         marks = self._open("marks.npy", (2,))  # frames encoded, pairs decoded
-        with jax.default_matmul_precision("highest"):
-            for number, frame in enumerate(self.video.read(int(marks[0])), int(marks[0])):
-                seen = preprocess.normalized(preprocess.prepare(frame, self.side, self.fit))
-                tokens[number] = np.asarray(self._encode(self._params, jnp.asarray(seen[None])))[0]
-                self.encoded += 1
-                marks[0] = number + 1
-                done("frames encoded", number + 1, self.video.count)
-            for number in range(int(marks[1]), len(edges)):
-                one, two = (jnp.asarray(np.asarray(tokens[k]))[None] for k in edges[number])
-                found: Any = self._decode(self._params, one, two)
-                maps[number, ..., :3], maps[number, ..., 3:6] = found.points1[0], found.points2[0]
-                maps[number, ..., 6], maps[number, ..., 7] = found.confidence1[0], found.confidence2[0]
-                marks[1] = number + 1
-                done("pairs", number + 1, len(edges))
+        for number, frame in enumerate(self.video.read(int(marks[0])), int(marks[0])):
+            tokens[number] = self.model.encode(preprocess.normalized(preprocess.prepare(frame, self.side, self.fit)))
+            self.encoded += 1
+            marks[0] = number + 1
+            done("frames encoded", number + 1, self.video.count)
+        for number in range(int(marks[1]), len(edges)):
+            one, two = (np.asarray(tokens[k]) for k in edges[number])
+            found = self.model.decode(one, two, self._grid)
+            maps[number, ..., :3], maps[number, ..., 3:6] = found.points1, found.points2
+            maps[number, ..., 6], maps[number, ..., 7] = found.confidence1, found.confidence2
+            marks[1] = number + 1
+            done("pairs", number + 1, len(edges))
         return PairMaps(edges, maps[..., :3], maps[..., 3:6], maps[..., 6], maps[..., 7])
 
     def write(self, out: np.ndarray, start: int, done: Done) -> None:
