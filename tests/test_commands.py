@@ -37,6 +37,7 @@ WRAPPERS = {
     "scripts/adapt.py": "adapt",
     "scripts/benchmark.py": "benchmark",
     "scripts/benchmark_data.py": "data benchmark",
+    "scripts/compile_for.py": "benchmark compile",
     "scripts/check_data.py": "data check",
     "scripts/compare.py": "report compare",
     "scripts/demo.py": "demo",
