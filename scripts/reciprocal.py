@@ -72,7 +72,8 @@ def render(experiment: Experiment, count: int, seed: int, cache: Path) -> dict[s
         height, width = experiment.data.crop
         source = SyntheticSource(dataclasses.replace(experiment.data.synthetic, height=height, width=width, seed=seed))
         rows = [source[i] for i in range(count)]
-        stacked: Any = {key: np.stack([row[key] for row in rows]) for key in ("left", "right", "disparity", "valid", "nonocc")}
+        keys = ("left", "right", "disparity", "valid", "nonocc")
+        stacked: Any = {key: np.stack([row[key] for row in rows]) for key in keys}
         with replacing(cache) as temporary:
             np.savez(temporary, **stacked)
     with np.load(cache) as arrays:
