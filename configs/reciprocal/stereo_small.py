@@ -5,7 +5,7 @@
 0.8 M parameters, 64x128 pixels, disparities up to 16. The photometric loss alone does not start the matching in hundreds of
 steps: the correlation of features as they begin is nearly the same everywhere. So channels are normalised on their own, and in
 the first half the correlation of each level learns by cross entropy where a search of the images finds the match, and the
-disparities are pulled there. None of it looks at the truth; the second half is the paper's loss. Only what is out of view counts
+disparities are pulled there. Nothing looks at the truth; the second half is the paper's loss. Only what is out of view counts
 as occluded in the first half: left and right features are still unlike, and would agree nowhere.
 """
 
