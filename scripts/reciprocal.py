@@ -72,8 +72,10 @@ def render(experiment: Experiment, count: int, seed: int, cache: Path) -> dict[s
         height, width = experiment.data.crop
         source = SyntheticSource(dataclasses.replace(experiment.data.synthetic, height=height, width=width, seed=seed))
         rows = [source[i] for i in range(count)]
+        keys = ("left", "right", "disparity", "valid", "nonocc")
+        stacked: Any = {key: np.stack([row[key] for row in rows]) for key in keys}
         with replacing(cache) as temporary:
-            np.savez(temporary, **{key: np.stack([row[key] for row in rows]) for key in rows[0] if key != "name"})
+            np.savez(temporary, **stacked)
     with np.load(cache) as arrays:
         return dict(arrays)
 

@@ -162,7 +162,7 @@ def report_gradient(height: int, width: int) -> None:
     for words, arguments, stopped in (("student alone", 0, True), ("teacher too", (0, 1), False)):
         run = jax.grad(functools.partial(distil, stopped=stopped), argnums=arguments)
         compiled = jax.jit(run).lower(params, weights, *pair).compile(FAST)
-        analysis = compiled.memory_analysis()
+        analysis: Any = compiled.memory_analysis()
         print(
             f"stage 2, gradients of {words}: results {analysis.output_size_in_bytes / 1e9:.3f} GB,"
             f" temporary {analysis.temp_size_in_bytes / 1e9:.3f} GB",

@@ -48,11 +48,11 @@ def small(system: str, variant: str = "") -> ConfigDict:
 
 
 def small_stereonet(config: ConfigDict) -> None:
-    """Half the widths, and the two levers of spec section 7."""
+    """Half the widths; it starts at no disparity, and its correlation compares channels on their own scales."""
     config.model.update(
         widths=(8, 16, 32, 48, 64, 96), projected=16, estimator=(64, 64, 48, 32, 16), context=(64, 64, 64, 48, 32, 16)
     )
-    config.model.update(zero_predict=True, normalize_features=True)
+    config.model.update(zero_predict=True, normalize_channels=True)
 
 
 def small_singlenet(config: ConfigDict) -> None:

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -347,7 +348,8 @@ def _stage(
     if not ended.is_file():
         start = functools.partial(make_start, experiment, experiment.init, "" if init else config.imagenet)
         try:
-            loop.train(experiment, folder, make_train_dataset(experiment.data), start, evaluate)
+            devices = jax.devices()[: math.gcd(config.batch, jax.device_count())]  # which share the batch evenly
+            loop.train(experiment, folder, make_train_dataset(experiment.data), start, evaluate, devices)
         except _Enough:
             log.info("%s: no better for %d looks", name, config.patience)
         ended.touch()

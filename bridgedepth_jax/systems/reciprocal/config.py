@@ -20,6 +20,7 @@ class StereoNetConfig:
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 1)
     zero_predict: bool = False  # both last convolutions start at 0
     normalize_features: bool = False  # of a pair and level, to mean 0 and deviation 1 before the correlation
+    normalize_channels: bool = False  # the same for each channel on its own
 
     def __post_init__(self) -> None:
         if not 0 <= self.finest < len(self.widths) - 1:

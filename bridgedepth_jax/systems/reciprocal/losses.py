@@ -152,6 +152,33 @@ def _shifted_left(cost: Array, level: Array) -> Array:
     return jnp.where(outside, jnp.inf, jnp.roll(cost, -level, axis=2))
 
 
+class Matching(NamedTuple):
+    """Of a level of a network from coarse to fine: how alike a left pixel is to right ones around its estimate."""
+
+    correlation: Float[Array, "B _h _w K"]  # channel j: at the estimate plus j - (K - 1) / 2
+    estimate: Float[Array, "B _h _w"]  # pixels of the level
+
+
+SHARPNESS = 10.0  # of the softmax over a correlation, whose values are within -1..1 where features are normalised
+
+
+def matching_loss(level: Matching, found: Found, across: Callable[[str, Array], Array]) -> Array:
+    """Cross entropy of a level's correlation with where the search found the match: features learn to tell pixels apart.
+
+    Over cells without a doubtful pixel whose match is within the level's range. `across` sums over the global batch.
+    """
+    scores, channels = level.correlation, level.correlation.shape[-1]
+    size = found.disparity.shape[2] // scores.shape[2]
+    wanted = average_blocks(found.disparity[..., None], size)[..., 0] / size - lax.stop_gradient(level.estimate)
+    certain = average_blocks(found.doubtful[..., None].astype(scores.dtype), size)[..., 0] == 0
+    position = wanted + (channels - 1) / 2
+    inside = certain & (position >= 0) & (position <= channels - 1)
+    index = lax.broadcasted_iota(scores.dtype, scores.shape, 3)
+    label = jax.nn.relu(1 - jnp.abs(position[..., None] - index))  # its linear spread over the two nearest
+    error = -jnp.sum(label * jax.nn.log_softmax(SHARPNESS * scores, axis=-1), axis=-1)
+    return masked_mean(error, ~inside, across(f"matched_{size}", jnp.sum(inside, dtype=scores.dtype)))
+
+
 class Total(NamedTuple):
     """A loss and what it is made of, weighted over the scales."""
 

@@ -128,13 +128,17 @@ def _photometric(network: Network, task: ReciprocalTask, teachers: Mapping[str, 
 
 
 def _pull(found: Pass, left: Array, right: Array, task: ReciprocalTask, rows: Rows) -> Array:
-    """Log-L1 of all outputs to what a search of the images finds where left and right agree, in the first steps."""
+    """Log-L1 of all outputs to what a search of the images finds where left and right agree, in the first steps; and the
+    cross entropy of each level's correlation with it."""
     over = lambda: losses.Found(jnp.zeros_like(left[..., 0]), jnp.ones(left.shape[:3], bool))  # nothing to pull to
     now = lambda: losses.search(left, right, task.search_range, task.search_scale)
     best = lax.cond(rows.step < task.search, now, over)
     agreed = rows.across("agreed", jnp.sum(~best.doubtful, dtype=left.dtype))
     data = losses.distillation_data(best.disparity, best.doubtful, agreed)
-    return losses.over_scales(found.outputs, left, data, rows.total, 0.0).data
+    value = losses.over_scales(found.outputs, left, data, rows.total, 0.0).data
+    for level in found.matching:
+        value = value + losses.matching_loss(level, best, rows.across) / len(found.matching)
+    return value
 
 
 def _distil(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teacher]) -> _Stage:
