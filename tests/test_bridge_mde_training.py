@@ -10,8 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from synth import synth_value
 
-from bridgedepth_jax import commands
+from bridgedepth_jax import DepthPredictor, commands
+from bridgedepth_jax.convert.conversion import convert_file, write_original
+from bridgedepth_jax.convert.engine import find_rules, original_shape
+from bridgedepth_jax.convert.pth import write_pth
 from bridgedepth_jax.data import mono
 from bridgedepth_jax.data.formats import write_pfm, write_png
 from bridgedepth_jax.data.mono_formats import decode_target, hypersim_depth, write_dpt
@@ -20,12 +24,14 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.config import DepthConfig
 from bridgedepth_jax.networks.depth_anything import depth_of, init_depth
 from bridgedepth_jax.sharding import make_mesh
-from bridgedepth_jax.store.checkpoint import Checkpoint, flatten, save_checkpoint
+from bridgedepth_jax.store.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint
 from bridgedepth_jax.systems.bridge_mde import losses
 from bridgedepth_jax.systems.bridge_mde.config import MonoTask
 from bridgedepth_jax.systems.bridge_mde.system import SYSTEM
+from bridgedepth_jax.training import loop
 from bridgedepth_jax.training.configfile import read_config
 from bridgedepth_jax.training.experiment import Experiment
+from bridgedepth_jax.training.start import make_start
 from bridgedepth_jax.training.step import Frozen, make_step
 
 ROOT = Path(__file__).parents[1]
@@ -365,3 +371,70 @@ def test_names_of_metric_files_carry_their_depth():
 
 def test_a_config_of_the_system_is_hashable_and_plain():
     assert hash(SYSTEM.variants["nano"]()) and ConfigDict(dataclasses.asdict(TINY)).head == "relative"
+
+
+def test_check_says_what_is_there_and_where_the_rest_comes_from(listed):
+    from bridgedepth_jax.data.check import check_single
+
+    found = check_single("mono:gt.csv", listed)
+    assert found.usable and "3 images, 40 x 60, inverse depth" in str(found)
+    for name in ("nyuv2", "da2k", "hypersim"):
+        absent = check_single(f"single:{name}", listed)
+        assert not absent.usable and not absent.broken and "it comes from" in str(absent)
+    folder = listed / "VKITTI2" / "Scene01" / "clone" / "frames" / "rgb" / "Camera_0"
+    folder.mkdir(parents=True)
+    write_png(folder / "rgb_00001.jpg", np.zeros((4, 4, 3), np.uint8))
+    assert check_single("single:vkitti2", listed).broken  # its depth is missing
+
+
+@pytest.mark.parametrize("kind", ["bridge_mde", "depth-anything"])
+@pytest.mark.parametrize("head", ["relative", "metric"])
+def test_original_files_go_there_and_back_to_the_bit(kind, head, tmp_path):
+    config = dataclasses.replace(TINY, head=head, max_depth=80.0 if head == "metric" else None)
+    names = {
+        name: leaf.shape for name, leaf in flatten(jax.eval_shape(lambda k: init_depth(config, k), jax.random.key(0))).items()
+    }
+    rules = find_rules(kind)
+    originals = {rules.name(path): original_shape(shape, rules.layout(rules.name(path))) for path, shape in names.items()}  # type: ignore[arg-type]
+    state = {name: synth_value(name, shape) for name, shape in originals.items()}
+    ordered = {name: state[name] for name in sorted(state, key=rules.order_key)}
+    write_pth(tmp_path / "first.pth", ordered)
+    found = convert_file(kind, tmp_path / "first.pth", config=config)
+    assert (found.kind, found.config) == (kind, config)
+    write_original(tmp_path / "second.pth", found)
+    assert (tmp_path / "first.pth").read_bytes() == (tmp_path / "second.pth").read_bytes()
+    # What a metric file is, it does not say: the name or --max-depth does.
+    save_checkpoint(tmp_path / "checkpoint", found)
+    assert DepthPredictor.load(tmp_path / "checkpoint").metric == (head == "metric")
+
+
+class Breaking:
+    """Data that fails at a step, as a machine does."""
+
+    def __init__(self, data, at):
+        self.data, self.at = data, at
+        self.fingerprint = data.fingerprint
+
+    def iterate(self, start_step=0, *, host=0, hosts=1):
+        for number, batch in enumerate(self.data.iterate(start_step, host=host, hosts=hosts), start_step):
+            if number == self.at:
+                raise RuntimeError("the power went out")
+            yield batch
+
+
+@pytest.mark.slow
+def test_a_run_that_broke_goes_on_to_the_bit(listed):
+    experiment = experiment_of(max_iter=6, batch_size=4)
+    data = DataConfig(str(listed), (("mono:gt.csv", 1),), (28, 28), 4, views="single")
+    run = dataclasses.replace(experiment.run, latest_every=2, images_every=0)
+    experiment = dataclasses.replace(experiment, data=data, run=run)
+    source = make_train_dataset(experiment.data)
+    devices = jax.devices()[:1]
+    start = lambda: make_start(experiment, "random")
+    loop.train(experiment, listed / "whole", source, start, devices=devices)
+    with pytest.raises(RuntimeError, match="the power went out"):
+        loop.train(experiment, listed / "broken", Breaking(source, 5), start, devices=devices)
+    loop.train(experiment, listed / "broken", source, start, devices=devices)
+    one, two = (flatten(load_checkpoint(listed / name / "export").params) for name in ("whole", "broken"))
+    for name, leaf in one.items():
+        np.testing.assert_array_equal(leaf, two[name], err_msg=name)

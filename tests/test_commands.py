@@ -42,10 +42,12 @@ WRAPPERS = {
     "scripts/compare.py": "report compare",
     "scripts/demo.py": "demo",
     "scripts/depth_anything.py": "depth",
+    "scripts/fuse_labels.py": "data fuse-labels",
     "scripts/infer.py": "infer",
     "scripts/plot_run.py": "report plot",
     "scripts/prepare_dataset.py": "data prepare",
     "scripts/preview_data.py": "data preview",
+    "scripts/pseudo_label.py": "data pseudo-label",
     "scripts/submit.py": "submit",
     "scripts/synthesize.py": "data synthesize",
     "scripts/viewer.py": "view",
@@ -54,7 +56,7 @@ NEW = {"video"}  # commands that never were a script
 
 
 def parser_of(name: str) -> options.Parser:
-    module = importlib.import_module(f"bridgedepth_jax.commands.{name.replace(' ', '_')}")
+    module = importlib.import_module(f"bridgedepth_jax.commands.{name.replace(' ', '_').replace('-', '_')}")
     parser = options.Parser(prog=f"bridgedepth {name}", description=module.__doc__)
     module.arguments(parser)
     return parser
@@ -123,8 +125,8 @@ def test_version(capsys):
         (["convert", "bridgdepth", "a", "b"], "did you mean bridgedepth?"),
         (["infer", "--left", "a", "--right", "b", "--out", "c", "--frob", "3"], "unknown arguments: --frob 3"),
         (["infer", "--left", "a"], "the following arguments are required: --right, --out; bridgedepth infer --help"),
-        (["train", "--config", "bridgdepth/sf", "--workdir", "w"], "did you mean bridgedepth/sf? Known: bridge"),
-        (["train", "--config", "zzz", "--workdir", "w"], "unknown --config 'zzz', expected one of bridgedepth/"),
+        (["train", "--config", "bridgdepth/sf", "--workdir", "w"], "did you mean bridgedepth/sf? Known: bridge_mde/"),
+        (["train", "--config", "zzz", "--workdir", "w"], "unknown --config 'zzz', expected one of bridge_mde/"),
         (["train", "--config", "my/own.py", "--workdir", "w"], "--config my/own.py: no such file"),
         (["train", "--config", "sf", "--workdir", "w", "--config.sede=1"], "unknown key --config.sede"),
         (["train", "--config", "sf", "--workdir", "w", "--config.system=bridgdepth"], "unknown system 'bridgdepth', did you"),
@@ -228,6 +230,7 @@ def test_dependencies_are_what_is_imported():
                 imported.add(node.module.partition(".")[0])
     extras = {
         "flatbuffers",
+        "h5py",
         "huggingface_hub",
         "imagecodecs",
         "matplotlib",

@@ -8,6 +8,7 @@ import miniature
 
 from bridgedepth_jax.data import find_pairs
 from bridgedepth_jax.data.check import check
+from bridgedepth_jax.data.mono import MONO_DATASETS
 from bridgedepth_jax.data.table import DATASETS
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "check_data.py"
@@ -44,7 +45,7 @@ def test_absent_missing_and_broken_are_told_apart(tmp_path, capfd):
 def test_the_command(tmp_path):
     miniature.build(tmp_path, "eth3d")
     done = run("--root", tmp_path)
-    assert done.returncode == 0 and len(done.stdout.splitlines()) == len(DATASETS) + 1
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == len(DATASETS) + len(MONO_DATASETS) + 2
     assert "eth3d                  ok      2 of 27 pairs" in done.stdout
     done = run("--root", tmp_path, "eth3d", "things")
     assert done.returncode == 1 and "things                 absent" in done.stdout

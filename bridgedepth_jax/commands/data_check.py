@@ -3,8 +3,9 @@
 bridgedepth data check --root data
 bridgedepth data check --root data eth3d --all-samples
 
-For every set: pairs found (of how many it has), size and disparity range of a sample, a fingerprint of the file list; for a
-broken one the first missing or broken file; for an absent one where to get it. Exit status 1 if a set named here is not usable.
+Sets of single images are single:NAME, or mono:FILE.csv. For every set: pairs found (of how many it has), size and disparity
+range of a sample, a fingerprint of the file list; for a broken one the first missing or broken file; for an absent one where to
+get it. Exit status 1 if a set named here is not usable.
 """
 
 import argparse
@@ -19,12 +20,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from bridgedepth_jax.data.check import check
+    from bridgedepth_jax.data.check import SINGLE, check, check_single
+    from bridgedepth_jax.data.mono import MONO_DATASETS
     from bridgedepth_jax.data.table import DATASETS
 
     reports = []
-    for name in args.names or [*DATASETS, "synthetic"]:
-        reports.append(check(name, args.root, every_sample=args.all_samples))
+    for name in args.names or [*DATASETS, "synthetic", *(SINGLE + single for single in (*MONO_DATASETS, "da2k"))]:
+        how = check_single if name.startswith((SINGLE, "mono:")) else check
+        reports.append(how(name, args.root, every_sample=args.all_samples))
         print(f"{name:22} {reports[-1]}", flush=True)
     if not all(report.usable for report in reports) and (args.names or any(report.broken for report in reports)):
         raise SystemExit(1)

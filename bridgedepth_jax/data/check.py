@@ -5,6 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from bridgedepth_jax.data.mono import (
+    DA2K,
+    DA2K_ORIGIN,
+    EVALUATION,
+    MONO_DATASETS,
+    MonoSource,
+    find_images,
+    read_mono,
+    read_truth,
+)
 from bridgedepth_jax.data.sources import RawSource, open_source
 from bridgedepth_jax.data.table import DATASETS
 from bridgedepth_jax.errors import InputError
@@ -21,6 +31,7 @@ class Report:
     size: str = ""  # height x width
     disparity: str = ""  # range of the valid ones
     fingerprint: str = ""
+    unit: str = "pairs"
 
     @property
     def usable(self) -> bool:
@@ -30,7 +41,8 @@ class Report:
     def __str__(self) -> str:
         if self.problem:
             return ("BROKEN  " if self.broken else "absent  ") + self.problem
-        found = f"{self.pairs} of {self.complete} pairs" if self.complete not in (None, self.pairs) else f"{self.pairs} pairs"
+        whole = f" of {self.complete}" if self.complete not in (None, self.pairs) else ""
+        found = f"{self.pairs}{whole} {self.unit}"
         return f"ok      {found}, {self.size}, {self.disparity}, fingerprint {self.fingerprint}"
 
 
@@ -61,3 +73,35 @@ def _describe(sample) -> tuple[str, tuple[float, float] | None]:
     height, width = sample["left"].shape[:2]
     known = sample["disparity"][sample["valid"]]
     return f"{height} x {width}", (float(np.min(known)), float(np.max(known))) if known.size else None
+
+
+SINGLE = "single:"  # before the names of sets of single images, of which some are sets of pairs too
+
+
+def check_single(name: str, root: str | Path, *, every_sample: bool = False) -> Report:
+    """As `check`, of a set of `data/mono.py` (`single:NAME`, or `mono:FILE.csv`): inverse depth where that says disparity."""
+    short = name.removeprefix(SINGLE)
+    if short == "da2k":
+        found = (Path(root) / DA2K).is_file()
+        problem = "" if found else f"{Path(root) / DA2K} is missing; it comes from {DA2K_ORIGIN}"
+        return Report(problem, pairs=int(found), size="ordered pairs", unit="table of points")
+    row = MONO_DATASETS.get(short)
+    try:
+        files = find_images(short, root)
+    except InputError as error:
+        return Report(str(error), broken=row is None or next(Path(root).glob(row.image), None) is not None)
+    count = len(files)
+    sizes, limits = [], []
+    try:
+        for number in range(count) if every_sample else sorted({0, count // 2, count - 1}):
+            sample = read_mono(files[number]) if short not in EVALUATION else None
+            image, inverse = (sample["image"], sample["inverse"]) if sample else read_truth(files[number])
+            known = inverse[np.isfinite(inverse) & (inverse > 0)]
+            sizes.append("{} x {}".format(*image.shape[:2]))
+            limits += [float(known.min()), float(known.max())] if known.size else []
+    except InputError as error:
+        return Report(str(error), broken=True)
+    what = "depth in m" if short in EVALUATION else "inverse depth"
+    words = f"{what} {min(limits):.3g} to {max(limits):.3g}" if limits else "no depth"
+    mark = MonoSource(files, root).fingerprint
+    return Report("", False, count, row.images if row else None, sizes[0], words, mark, "images")

@@ -25,23 +25,31 @@ def _from_bits(key: Array, dtype: jnp.dtype) -> Array:
     return lax.bitcast_convert_type(jnp.where(key & sign != 0, key ^ sign, ~key), dtype)
 
 
+def _keys(values: Float[Array, "B N"], mask: Bool[Array, "B N"]) -> Array:
+    """Ordered bits; beyond every candidate, and so never counted, where the mask is not."""
+    key = ordered_bits(lax.stop_gradient(values))
+    return jnp.where(mask, key, ~jnp.zeros((), key.dtype))
+
+
+def _bits(key: Array) -> int:
+    return key.dtype.itemsize * 8
+
+
+def _next_bit(i: Array, found: Array, key: Array, k: Array) -> Array:
+    """One step of the bisection: whether the i-th highest bit of each row's k-th smallest key is set."""
+    candidate = found | (jnp.ones((), key.dtype) << jnp.asarray(_bits(key) - 1 - i, key.dtype))
+    below = jnp.sum(key < candidate[:, None], axis=1, dtype=jnp.int32)
+    return jnp.where(below <= k, candidate, found)
+
+
 def kth_smallest(values: Float[Array, "B N"], mask: Bool[Array, "B N"], k: Int[Array, "B"]) -> Float[Array, "B"]:
     """The k-th smallest (from 0) of a row's masked values, without gradient.
 
     Whatever the number of masked values, k must be below it: else the result is no value of the row.
     """
-    values = lax.stop_gradient(values)
-    # Beyond every candidate: what is not in the mask is never counted.
-    key = ordered_bits(values)
-    key = jnp.where(mask, key, ~jnp.zeros((), key.dtype))
-    width = key.dtype.itemsize * 8
-
-    def bit(i: Array, found: Array) -> Array:
-        candidate = found | (jnp.ones((), key.dtype) << jnp.asarray(width - 1 - i, key.dtype))
-        below = jnp.sum(key < candidate[:, None], axis=1, dtype=jnp.int32)
-        return jnp.where(below <= k, candidate, found)
-
-    return _from_bits(lax.fori_loop(0, width, bit, jnp.zeros(len(values), key.dtype)), values.dtype)
+    key = _keys(values, mask)
+    found = lax.fori_loop(0, _bits(key), lambda i, found: _next_bit(i, found, key, k), jnp.zeros(len(key), key.dtype))
+    return _from_bits(found, values.dtype)
 
 
 def masked_median(values: Float[Array, "B N"], mask: Bool[Array, "B N"]) -> Float[Array, "B"]:
@@ -66,10 +74,22 @@ def masked_median(values: Float[Array, "B N"], mask: Bool[Array, "B N"]) -> Floa
 
 
 def smallest(values: Float[Array, "B N"], mask: Bool[Array, "B N"], number: Int[Array, "B"]) -> Bool[Array, "B N"]:
-    """Which of a row's masked values are the `number` smallest; of equal ones the first in the row. No gradient."""
-    values = lax.stop_gradient(values)
-    last = kth_smallest(values, mask, jnp.maximum(number, 1) - 1)[:, None]
-    below, tied = mask & (values < last), mask & (values == last)
-    room = number - jnp.sum(below, axis=1, dtype=jnp.int32)
-    rank = jnp.cumsum(tied, axis=1, dtype=jnp.int32)
-    return (below | (tied & (rank <= room[:, None]))) & (number > 0)[:, None]
+    """Which of a row's masked values are the `number` smallest; of equal ones the first in the row. No gradient.
+
+    They are compared in the last turn of the loop that finds the largest of them. Outside of it a compiler may compute
+    `values` a second time, fused in another way and an ulp off, and that one would not be found again.
+    """
+    key, k = _keys(values, mask), jnp.maximum(number, 1) - 1
+
+    def choose(found: Array) -> Array:
+        below, tied = mask & (key < found[:, None]), mask & (key == found[:, None])
+        room = number - jnp.sum(below, axis=1, dtype=jnp.int32)
+        rank = jnp.cumsum(tied, axis=1, dtype=jnp.int32)
+        return (below | (tied & (rank <= room[:, None]))) & (number > 0)[:, None]
+
+    def turn(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        found, chosen = state
+        return lax.cond(i < _bits(key), lambda: (_next_bit(i, found, key, k), chosen), lambda: (found, choose(found)))
+
+    first = jnp.zeros(len(key), key.dtype), jnp.zeros(mask.shape, bool)
+    return lax.fori_loop(0, _bits(key) + 1, turn, first)[1]

@@ -77,7 +77,8 @@ def terms(
     """
     dtype = at_least_float32(prediction.dtype)
     target = jnp.where(mask, target, 0).astype(dtype)  # it may be infinite or no number elsewhere
-    prediction = prediction.astype(dtype)
+    # Values that are found again by comparison: computed once, not again in each fusion with other rounding.
+    prediction, target = lax.optimization_barrier((prediction.astype(dtype), target))
     valid = jnp.sum(mask, axis=(1, 2), dtype=jnp.int32)
     number = valid - (valid * percent.astype(jnp.int32)) // 100
 
