@@ -185,13 +185,14 @@ def test_extras_follow_the_geometry(flip):
 
 def test_clean_views_are_the_pixels_of_the_crop_without_colour_and_jitter():
     sample = photograph()
+    sample["disparity"] = np.arange(6000, dtype=np.float32).reshape(60, 100) / 100  # says its row
     config = AugmentConfig(y_jitter=True, spatial_scale=(0.0, 0.0), stretch_probability=0.0)
     for seed in range(6):
         made = augment(sample, "dense", (32, 48), config, np.random.default_rng(seed), tuple(EXTRAS))
         x = round(float(made["confidence"][0, 0]) * 100)
         y = next(y for y in range(29) if np.array_equal(sample["left"][y : y + 32, x : x + 48], made["left_clean"]))
         window = np.s_[y : y + 32, x : x + 48]
-        for name in EXTRAS:
+        for name in ("disparity", *EXTRAS):
             np.testing.assert_array_equal(made[name], sample[name.removesuffix("_clean")][window], err_msg=name)
 
 
