@@ -1,6 +1,7 @@
 """Floors: imports go downwards only, without circles, and no shared floor names a system."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,10 @@ def _types(tree: ast.Module) -> set[str]:
         if isinstance(node, ast.Assign):
             found |= {target.id for target in node.targets if isinstance(target, ast.Name) and not target.id.isupper()}
     return {name for name in found if name[:1].isupper() and len(name) > 1}
+
+
+def test_shell_scripts_have_no_known_faults():
+    scripts = [*sorted((PACKAGE.parent / "scripts" / "launch").glob("*.sh")), PACKAGE.parent / ".ci" / "run"]
+    assert len(scripts) == 3
+    checked = subprocess.run(["shellcheck", "--exclude=SC1091", *scripts], capture_output=True, text=True)  # what a venv makes
+    assert checked.returncode == 0, checked.stdout
