@@ -15,6 +15,7 @@ from bridgedepth_jax.data.augment import EXTRAS, AugmentConfig, augment
 from bridgedepth_jax.data.formats import write_kitti_png
 from bridgedepth_jax.data.pipeline import DataConfig, TrainDataset, batch_shapes
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.system import Rows, find_system
 from bridgedepth_jax.systems.bridgedepth import losses as L
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.systems.zerostereo import losses as zerostereo
@@ -184,13 +185,14 @@ def test_extras_follow_the_geometry(flip):
 
 def test_clean_views_are_the_pixels_of_the_crop_without_colour_and_jitter():
     sample = photograph()
+    sample["disparity"] = np.arange(6000, dtype=np.float32).reshape(60, 100) / 100  # says its row
     config = AugmentConfig(y_jitter=True, spatial_scale=(0.0, 0.0), stretch_probability=0.0)
     for seed in range(6):
         made = augment(sample, "dense", (32, 48), config, np.random.default_rng(seed), tuple(EXTRAS))
         x = round(float(made["confidence"][0, 0]) * 100)
         y = next(y for y in range(29) if np.array_equal(sample["left"][y : y + 32, x : x + 48], made["left_clean"]))
         window = np.s_[y : y + 32, x : x + 48]
-        for name in EXTRAS:
+        for name in ("disparity", *EXTRAS):
             np.testing.assert_array_equal(made[name], sample[name.removesuffix("_clean")][window], err_msg=name)
 
 
@@ -257,27 +259,40 @@ def test_the_config_trains_on_synthesised_sets(tmp_path):
         L.ZeroConfig(mu=-1.0)
 
 
-def test_a_step_of_the_tiny_network(tmp_path):
-    """The objective as the loop calls it: a loss that is finite, and learns from images where nothing is trusted."""
-    from bridgedepth_jax.system import Rows, find_system
-
-    write_set(tmp_path, WHOLE)
-    batch = {name: jnp.asarray(value) for name, value in TrainDataset(data(tmp_path)).batch(0).items()}
+def step_of_the_tiny_network(folder):
+    """The objective as the loop calls it, on a batch of the set in `folder`: (step(weights, batch), weights' shapes, batch)."""
+    write_set(folder, WHOLE)
+    batch = {name: jnp.asarray(value) for name, value in TrainDataset(data(folder)).batch(0).items()}
     system, config = find_system("bridgedepth"), tiny.MODEL
     outputs = config.nmp.infer_layers + config.nmp.refine_layers
     task = L.StereoTask(train_mono=True, loss_weights=(1.0,) * outputs, loss="zero", max_disp=64)
     objective = system.objective(config, task, {})
-    weights = jax.jit(lambda key: system.init(config, key))(jax.random.key(0))
     rows = Rows(jnp.arange(2), 2, jnp.int32(0), {"drop_path": jax.random.key(0)}, lambda name, value: value, ())
 
-    @jax.jit
     def step(weights, batch):
         loss = lambda weights: objective.loss(weights, {}, batch, objective.count(batch), rows)
         (value, result), gradient = jax.value_and_grad(loss, has_aux=True)(weights)
         return value, result.metrics, sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))
 
+    return step, jax.eval_shape(lambda key: system.init(config, key), jax.random.key(0)), batch
+
+
+def test_the_objective_takes_what_the_data_gives(tmp_path):
+    """Traced, not run."""
+    step, weights, batch = step_of_the_tiny_network(tmp_path)
+    value, metrics, size = jax.eval_shape(step, weights, batch)
+    assert value.shape == size.shape == metrics["photometric"].shape == ()
+    batch.pop("confidence")
+    with pytest.raises(KeyError, match="confidence"):
+        jax.eval_shape(step, weights, batch)
+
+
+@pytest.mark.slow
+def test_a_step_learns_from_images_where_nothing_is_trusted(tmp_path):
+    step, shapes, batch = step_of_the_tiny_network(tmp_path)
+    rng, step = np.random.default_rng(0), jax.jit(step)
+    weights = jax.tree.map(lambda leaf: jnp.asarray(0.1 * rng.standard_normal(leaf.shape), leaf.dtype), shapes)
     value, metrics, size = step(weights, batch)
     assert np.isfinite(value) and np.isfinite(size) and metrics["photometric"] > 0
-    untrusted = batch | {"confidence": jnp.zeros_like(batch["confidence"])}
-    value, metrics, size = step(weights, untrusted)
+    value, metrics, size = step(weights, batch | {"confidence": jnp.zeros_like(batch["confidence"])})
     assert metrics["loss_prop"] == 0 and metrics["loss_disp"] > 0 and size > 0
