@@ -1,6 +1,6 @@
 """A stereo checkpoint as one file that JAX alone runs, on CPUs, GPUs and TPUs: (b, H, W, 3) pairs to disparity, confidence.
 
-python scripts/export_jax.py --checkpoint checkpoints/rvc --height 480 --width 640 --out rvc.jax
+bridgedepth export jax --checkpoint checkpoints/rvc --height 480 --width 640 --out rvc.jax
 
 The size is fixed, the batch is not. Beside the file lies a loader of ten lines that imports nothing else of the project.
 """
