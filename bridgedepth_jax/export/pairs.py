@@ -232,8 +232,9 @@ def export_jax(
     dtype: str = "float32",
     input: str = "float32",
     inside: bool = True,
+    batch: int | None = None,
 ) -> None:
-    """Writes a jax.export file for any batch of pairs of one size, with its loader.
+    """Writes a jax.export file for pairs of one size, with its loader; batch None: any number of them.
 
     Raises InputError: as `export_onnx`, and without flatbuffers.
     """
@@ -244,7 +245,9 @@ def export_jax(
     check_size(system, *size)
     run = nhwc(system, with_dtype(checkpoint.config, dtype))
     flat = {name: np.asarray(value) for name, value in flatten(checkpoint.params).items()}
-    shape = ("b", *size, 3)
+    if batch is not None and batch < 1:
+        raise InputError(f"batch {batch}, expected at least 1")
+    shape = ("b" if batch is None else batch, *size, 3)
     save_function(
         out,
         lambda weights, left, right: run(unflatten(weights), left, right),
