@@ -153,22 +153,23 @@ def pair():
     return tiny.images(HEIGHT, WIDTH)
 
 
-def test_a_network_of_two_inputs_and_batches(checkpoint, pair, tmp_path):
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_network_of_two_inputs_and_batches(batch, checkpoint, pair, tmp_path):
     said = []
     sizes = ((HEIGHT, WIDTH), (48, 64))
-    options = pairs.OnnxOptions(sizes, batch=2, input="uint8")
+    options = pairs.OnnxOptions(sizes, batch=batch, input="uint8")
     files = [row.path for row in pairs.export_onnx(*checkpoint, tmp_path / "out", "tiny", pair, options, said.append)]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["tiny.weights", "tiny_37x50.onnx", "tiny_48x64.onnx"]
-    one = pairs.OnnxOptions(sizes[:1], batch=2)
+    one = pairs.OnnxOptions(sizes[:1], batch=batch)
     ((single, *_),) = pairs.export_onnx(*checkpoint, tmp_path / "float", "tiny", pair, one, said.append)
     assert [p.name for p in (tmp_path / "float").iterdir()] == ["tiny_37x50.onnx"]  # weights inside
 
-    images = pairs.resized(*pair, HEIGHT, WIDTH, 2)
+    images = pairs.resized(*pair, HEIGHT, WIDTH, batch)
     from_bytes = pairs.run_onnx(files[0], images)
     from_floats = pairs.run_onnx(single, [image.astype(np.float32) for image in images])
     expected = jax.jit(pairs.nchw(find_system("bridgedepth"), tiny.MODEL))(checkpoint[0].params, *images)
     for a, b, c in zip(from_bytes, from_floats, expected, strict=True):
-        assert a.shape == (2, 1, HEIGHT, WIDTH)
+        assert a.shape == (batch, 1, HEIGHT, WIDTH)
         np.testing.assert_array_equal(a, b)
         difference = pairs.compare(a, np.asarray(c))
         assert difference.median <= 5e-4 and difference.beyond <= 0.02  # of synthetic weights
@@ -177,7 +178,7 @@ def test_a_network_of_two_inputs_and_batches(checkpoint, pair, tmp_path):
     model = onnx.load(str(single))
     assert (model.opset_import[0].version, model.ir_version) == (17, 8)
     words = {entry.key: entry.value for entry in model.metadata_props}
-    assert (words["height"], words["width"], words["batch"]) == ("37", "50", "2")
+    assert (words["height"], words["width"], words["batch"]) == ("37", "50", str(batch))
     assert (words["dtype"], words["input"], words["licence"]) == ("float32", "float32", "MIT")
     assert len(words["checkpoint_sha256"]) == 64 and words["version"]
 
