@@ -10,6 +10,7 @@ Without --pairs and --synthetic: the pair "motorcycle" of scikit-image. --pairs 
 
 import argparse
 import collections
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="checkpoint folder or published name; default: the model of the package")
     parser.add_argument("--pairs", type=Path, help="CSV file: left, right, disparity, format")
-    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="so many rendered pairs instead")
+    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="so many rendered pairs, and those of --pairs")
     parser.add_argument("--scales", default="1", help="at which the network sees the images, separated by commas")
     parser.add_argument("--pictures", type=Path, help="folder for left | disparity | error of each pair, at the first scale")
     parser.add_argument("--devices", default="cpu", help="cpu, gpu, tpu or all")
@@ -47,7 +48,8 @@ def main() -> None:
     names = [f"scale {scale:g}" for scale in scales] + ["SGBM, filled"]
     print(f"| pair | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     found = []
-    for pair, truth in rendered(args.synthetic) if args.synthetic else real(found_pairs):
+    asked = [rendered(args.synthetic), real(found_pairs)] if args.synthetic or args.pairs else [iter([demo.motorcycle()])]
+    for pair, truth in itertools.chain(*asked):
         disparities = [predictor(pair.left, pair.right, scale=scale).disparity for scale in scales]
         rows = [demo.errors(disparity, truth) for disparity in (*disparities, demo.filled_sgbm(pair, truth))]
         print(row(pair.name, rows), flush=True)
@@ -63,7 +65,6 @@ def row(name: str, cells: list[demo.Errors]) -> str:
 
 
 def real(rows: Iterable[PairFiles]) -> Iterator[tuple[LoadedPair, np.ndarray]]:
-    yield demo.motorcycle()
     rows = list(rows)
     folders = collections.Counter(found.left.parent for found in rows)
     for found in rows:

@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         work.verify(work.keys[args.process_id :: args.num_processes])
     if not args.finish:
         keys = work.missing(args.process_id, args.num_processes)
-        for _ in tqdm(work.make(keys, args.threads), total=len(keys), unit="photo", file=sys.stderr):
+        for _ in tqdm(work.make(keys, args.threads), total=len(keys), unit="photo", file=sys.stderr, disable=None):
             pass
         others = work.missing()
         if others:

@@ -8,8 +8,10 @@ broken one the first missing or broken file; for an absent one where to get it. 
 """
 
 import argparse
+from pathlib import Path
 
 from bridgedepth_jax.commands import options
+from bridgedepth_jax.errors import InputError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +24,8 @@ def run(args: argparse.Namespace) -> None:
     from bridgedepth_jax.data.check import check
     from bridgedepth_jax.data.table import DATASETS
 
+    if not Path(args.root).is_dir():
+        raise InputError(f"--root {args.root}: no such folder, expected the data directory with the sets as downloaded")
     reports = []
     for name in args.names or [*DATASETS, "synthetic"]:
         reports.append(check(name, args.root, every_sample=args.all_samples))

@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> None:
     images = inputs.read_ahead((name, read_image(file)) for name, file in files.items())
     first = next(images)  # what is wrong with it shows before the weights are loaded
     predictor = DepthPredictor.load(args.checkpoint, dtype=args.dtype, devices=args.devices)
-    for name, image in tqdm(itertools.chain([first], images), total=len(files), unit=" images", bar_format=options.BAR):
+    for name, image in tqdm(
+        itertools.chain([first], images), total=len(files), unit=" images", bar_format=options.BAR, disable=None
+    ):
         depth = predictor(image, size=args.size)
         result = outputs.PredictedPair(name, image, Prediction(depth, np.ones_like(depth)))
         for path in outputs.save(args.out, result, kinds):
