@@ -13,7 +13,8 @@ LARGE = 1_500_000  # pixels that the network sees, from which a pass is announce
 AUTO = 2_000_000  # pixels that `auto_scale` lets the network see at most
 HEADROOM = 0.9  # share of the search range that the largest matches may take
 STEP = 0.05  # of the scales that are chosen, so that equal images compile once
-SCRATCH = 1.45  # times what the compiler counts: what CPUs took more, measured at 480x640 (1.34) and 960x1280 (1.48)
+# Times what the compiler counts: what CPUs took, 1.34 at 480x640, 1.48 at 960x1280, 1.31 at 1440x1920 (default model, float32).
+SCRATCH = 1.38
 SHARE = 0.4  # of a matrix product's rate that a network reaches on CPUs (`bridgedepth benchmark`)
 
 
