@@ -118,7 +118,7 @@ PERTURBATIONS: dict[str, tuple[Callable[[Given, Given], Made], tuple[str, ...]]]
     "grey in 10 of 16 bits": (shallow(10), ("bits",)),
     "EXIF: upside down": (tagged(3, 3), ("orientation",)),
     "EXIF: on its side": (tagged(6, 8), ("orientation",)),
-    "right of another scene": (lambda pair, other: Made(png(pair.left), png(other.right)), ("unmatched",)),
+    "right of another scene": (lambda pair, other: Made(png(pair.left), png(other.right)), ("unmatched", "size")),
     "right upside down": (lambda pair, _: Made(png(pair.left), png(pair.right[::-1, ::-1])), ("turned",)),
 }
 

@@ -71,6 +71,11 @@ def test_a_sound_pair_is_left_alone(pairs):
     np.testing.assert_array_equal(images, (pairs[0].left, pairs[0].right))
 
 
+def test_other_sizes_are_a_finding(pairs):
+    found = check(Picture(pairs[0].left), Picture(pairs[0].right[:-1]))
+    assert [finding.kind for finding in found.findings] == ["size"] and "384x287" in found.findings[0].words
+
+
 def test_the_largest_disparity_is_known(pairs, truth):
     found = check(Picture(pairs[0].left), Picture(pairs[0].right))
     assert found.largest == pytest.approx(np.quantile(truth, 0.98), rel=0.2)

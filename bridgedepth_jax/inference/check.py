@@ -151,7 +151,9 @@ def check(left: Picture, right: Picture) -> Verdict:
         repair = dataclasses.replace(repair, orientation=tags[0] if same else 1)
     images = repair.apply(left, right)
     if images[0].shape != images[1].shape:
-        return Verdict(tuple(findings), repair)
+        sizes = [f"{image.shape[1]}x{image.shape[0]}" for image in images]
+        words = f"left has {sizes[0]} pixels and right {sizes[1]}"
+        return Verdict((*findings, Finding("size", words, "expected the same size", False)), repair)
     for side, image in zip(("left", "right"), images, strict=True):
         low, high = np.quantile(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[::2, ::2], [0.01, 0.99])
         if high - low < CONTRAST:
