@@ -126,6 +126,7 @@ class System(NamedTuple):
     monocular: bool = False  # `estimate` looks at the left image alone
     multiple: int = 1  # of the sides of what the network computes on
     minimum: int = 1  # pixels, of each side of an image
+    reach: Callable[[Any], float] | None = None  # (config) -> largest disparity that is looked for, pixels as seen
     rules: str = ""  # "module:NAME" of its converter's rules
     imagenet: Callable[[str, Any], Mapping[str, Any]] | None = None  # (file, config) -> {path: array} of ImageNet weights
 

@@ -11,6 +11,7 @@ Without --pairs and --synthetic: the pair "motorcycle" of scikit-image. --pairs 
 
 import argparse
 import collections
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="checkpoint folder or published name; default: the model of the package")
     parser.add_argument("--pairs", type=Path, help="CSV file: left, right, disparity, format")
-    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="so many rendered pairs instead")
+    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="so many rendered pairs, and those of --pairs")
     parser.add_argument("--scenes", default="sparse", choices=("sparse", "crowded"), help="what the rendered pairs show")
     parser.add_argument("--scales", default="1", help="at which the network sees the images, separated by commas")
     parser.add_argument("--pictures", type=Path, help="folder for left | disparity | error of each pair, at the first scale")
@@ -60,7 +61,9 @@ def main() -> None:
     names = [f"scale {scale:g}" for scale in scales] + ["SGBM, filled"]
     print(f"| pair | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     found = []
-    for pair, truth in rendered(args.synthetic, args.scenes) if args.synthetic else real(found_pairs):
+    scenes = rendered(args.synthetic, args.scenes)
+    asked = [scenes, real(found_pairs)] if args.synthetic or args.pairs else [iter([demo.motorcycle()])]
+    for pair, truth in itertools.chain(*asked):
         disparities = [predictor(pair.left, pair.right, scale=scale).disparity for scale in scales]
         near = near_edges(truth)
         rows = [cell(disparity, truth, near) for disparity in (*disparities, demo.filled_sgbm(pair, truth))]
@@ -93,7 +96,6 @@ def near_edges(truth: np.ndarray) -> np.ndarray:
 
 
 def real(rows: Iterable[PairFiles]) -> Iterator[tuple[LoadedPair, np.ndarray]]:
-    yield demo.motorcycle()
     rows = list(rows)
     folders = collections.Counter(found.left.parent for found in rows)
     for found in rows:

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     scores: dict[str, list[float]] = {}
     pictures, holes, apart, agree = [], [], [], []
-    for index in tqdm(range(args.pairs), unit="pair", file=sys.stderr):
+    for index in tqdm(range(args.pairs), unit="pair", file=sys.stderr, disable=None):
         sample = data[index]
         warped = forward_warp(sample["left"], sample["disparity"].astype(np.float64))
         apart.append(np.abs(warped.right - sample["right"])[~warped.inpaint])

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from bridgedepth_jax.convert.safetensors import write_safetensors
 
 from bridgedepth_jax import commands
 from bridgedepth_jax.convert import diffusion, flux
 from bridgedepth_jax.convert.rules.bridge_mde import FLUX
-from bridgedepth_jax.convert.safetensors import write_safetensors
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.diffusion import flow
 from bridgedepth_jax.networks.diffusion.config import AutoencoderConfig, FlowConfig, FluxConfig

@@ -56,7 +56,7 @@ WRAPPERS = {
     "scripts/synthesize.py": "data synthesize",
     "scripts/viewer.py": "view",
 }
-NEW = {"video"}  # commands that never were a script
+NEW = {"video", "rectify", "live", "models"}  # commands that never were a script
 
 
 def parser_of(name: str) -> options.Parser:

@@ -115,10 +115,13 @@ def test_a_killed_run_continues_exactly(tmp_path, unbroken, step):
     same(tmp_path, unbroken)
 
 
-def test_sigterm_saves_at_once_and_the_run_continues_exactly(tmp_path, unbroken):
-    word = run(tmp_path, data=Noise(at={4: lambda: os.kill(os.getpid(), signal.SIGTERM)}))
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_signal_saves_at_once_and_the_run_continues_exactly(tmp_path, unbroken, number, name):
+    handlers = [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)]
+    word = run(tmp_path, data=Noise(at={4: lambda: os.kill(os.getpid(), number)}))
+    assert handlers == [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)]
     step = int(state(tmp_path).step)  # batches are read ahead, so the signal comes a step or two before batch 4 is used
-    assert word == f"stopped by SIGTERM after step {step}, saved; the same command continues"
+    assert word == f"stopped by {name} after step {step}, saved; the same command continues"
     assert 2 < step < STEPS and not (tmp_path / "export").exists()
     run(tmp_path)
     same(tmp_path, unbroken)

@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> None:
         work.verify(work.keys[index::count])
     if not args.finish:
         keys = work.missing(index, count)
-        for _ in tqdm(work.make(keys, args.threads), total=len(keys), unit="photo", bar_format=options.BAR, file=sys.stderr):
+        for _ in tqdm(
+            work.make(keys, args.threads), total=len(keys), unit="photo", bar_format=options.BAR, file=sys.stderr, disable=None
+        ):
             pass
         others = work.missing()
         if others:

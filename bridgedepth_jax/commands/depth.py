@@ -56,7 +56,9 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--save metres: {args.checkpoint} gives relative depth, expected a metric network")
     if predictor.metric and not args.save:
         kinds.append("metres")
-    for name, image in tqdm(itertools.chain([first], images), total=len(files), unit=" images", bar_format=options.BAR):
+    for name, image in tqdm(
+        itertools.chain([first], images), total=len(files), unit=" images", bar_format=options.BAR, disable=None
+    ):
         depth = predictor(image, size=args.size)
         inverse = 1 / np.maximum(depth, LEAST) if predictor.metric else depth
         result = outputs.PredictedPair(name, image, Prediction(inverse, np.ones_like(depth)))

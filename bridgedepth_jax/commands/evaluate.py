@@ -46,9 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder for results.json, results.md, images.csv, pictures/")
     parser.add_argument("--batch", type=int, default=8, help="images in flight, rounded up to the devices of a process")
     parser.add_argument("--fused", action="store_true", help="a batch as one program: faster on GPUs, last digits depend on it")
-    parser.add_argument(
-        "--bucket", type=int, help="pad sizes to multiples of this, by default the network's own; 64 compiles less, not exact"
-    )
+    options.add_bucket(parser)
     parser.add_argument("--list", type=Path, metavar="FILE", help="depth of single images: only those it names, one a line")
     parser.add_argument("--count", type=int, default=0, metavar="N", help="depth of single images: N evenly spaced ones")
     parser.add_argument("--pictures", type=int, default=0, metavar="N", help="draw the N worst and N median images of each set")

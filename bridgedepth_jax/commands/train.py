@@ -5,7 +5,7 @@ bridgedepth train --config bridgedepth/sf --workdir runs/sf --config.solver.base
 bridgedepth train --config bridgedepth/kitti --workdir runs/kitti --init runs/l_sf
 bridgedepth train --config bridgedepth/sf --workdir runs/sf --coordinator host0:1234 --num-processes 4 --process-id 0
 
-Started again with the same command it continues from the newest checkpoint of --workdir; SIGTERM saves first.
+Started again with the same command it continues from the newest checkpoint of --workdir; SIGTERM and Ctrl-C save first.
 """
 
 import argparse

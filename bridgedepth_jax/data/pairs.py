@@ -63,8 +63,8 @@ class Pair:
         roles = (*_PATHS, *(("right_disparity",) if right_disparity else ()))
         found = {role: path for role in roles if (path := getattr(self, role)) is not None}
         if self.disparity is not None and self.format is not None:
-            for name in formats.files_beside(self.format, self.disparity.name):
-                found[f"beside/{name}"] = self.disparity.with_name(name)
+            for path in formats.find_beside(self.format, self.disparity):
+                found[f"beside/{path.name}"] = path
         return found
 
 
@@ -286,8 +286,8 @@ def _custom_pair(name: str, table: Path, line: int, row: Mapping[str, str | None
     cells = {key: (value or "").strip() for key, value in row.items() if key in _COLUMNS}
     where = f"{table}, line {line}"
     labelled = bool(cells.get("disparity") or cells.get("format"))  # both empty: a pair without ground truth
-    if labelled and cells["format"] not in formats.FORMATS:
-        raise InputError(f"{where}: format {cells['format']!r}, expected one of {', '.join(formats.FORMATS)}")
+    if labelled and not formats.known(cells["format"]):
+        raise InputError(f"{where}: format {cells['format']!r}, expected one of {formats.EXPECTED}")
     kind = cells.get("kind") or "sparse"
     if kind not in ("dense", "sparse", "masked"):
         raise InputError(f"{where}: kind {kind!r}, expected dense, sparse or masked")
@@ -295,10 +295,11 @@ def _custom_pair(name: str, table: Path, line: int, row: Mapping[str, str | None
     for key in ("left", "right", *(("disparity",) if labelled else ())):
         if key not in paths:
             raise InputError(f"{where}: {key} is empty")
-    if labelled and "mask0nocc.png" in formats.files_beside(
-        cells["format"], paths["disparity"].name
-    ):  # as in the sets of Middlebury
-        paths.setdefault("nonocc", paths["disparity"].with_name("mask0nocc.png"))
+    if labelled:  # as in the sets of Middlebury
+        beside = formats.find_beside(cells["format"], paths["disparity"])
+        for path in beside:
+            if path.name == "mask0nocc.png":
+                paths.setdefault("nonocc", path)
     for key, path in paths.items():
         if not path.is_file():
             raise InputError(f"{where}: {key} {path} is missing")

@@ -125,7 +125,9 @@ class Evaluator:
         todo = [item for item in items if item.name not in records][jax.process_index() :: jax.process_count()]
         placed = None if self._estimate is None else self._place(params)  # all processes: may gather shards
         new = []
-        bar = tqdm.tqdm(total=len(todo), desc=protocol.name, unit="image", disable=not progress, dynamic_ncols=True)
+        bar = tqdm.tqdm(
+            total=len(todo), desc=protocol.name, unit="image", disable=None if progress else True, dynamic_ncols=True
+        )
         with bar:
             for record, image, disparity in self._run(placed, todo, protocol):
                 new.append(record)

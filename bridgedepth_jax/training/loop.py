@@ -6,6 +6,7 @@ The next step is dispatched before the metrics of the last one are read, so the 
 import contextlib
 import json
 import logging
+import os
 import signal
 import threading
 import time
@@ -122,7 +123,7 @@ class _Run:
                         self.checkpoints.save(self.state, self._description())
                 if stopping:
                     self.checkpoints.wait()
-                    return f"stopped by SIGTERM after step {self.step}, saved; the same command continues"
+                    return f"stopped by {stop.word} after step {self.step}, saved; the same command continues"
                 if self.evaluate and self.experiment.eval.every and self._due(self.experiment.eval.every):
                     with self._losing():
                         self._evaluate()
@@ -307,18 +308,46 @@ class _Run:
         self.checkpoints.close()
 
 
+class _Stop:
+    """Has SIGTERM or Ctrl-C come? Called with a step; all processes get the same answer for the same step."""
+
+    def __init__(self) -> None:
+        self.word = "SIGTERM"
+        self._asked = threading.Event()
+
+    def ask(self, number: int, frame: Any) -> None:
+        self.word = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        if self._asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second one does not wait for the step
+        self._asked.set()
+
+    def __call__(self, step: int) -> bool:
+        return self._asked.is_set()
+
+
+class _StopTogether(_Stop):
+    """Of several processes: jax.distributed has a handler of SIGTERM and makes all agree on a step."""
+
+    def ask(self, number: int, frame: Any) -> None:
+        self.word = "Ctrl-C"
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def __call__(self, step: int) -> bool:
+        return multihost_utils.reached_preemption_sync_point(step)
+
+
 @contextlib.contextmanager
-def _stop_request() -> Iterator[Callable[[int], bool]]:
-    """Yields `stop(step)`: has SIGTERM come? All processes get the same answer for the same step."""
-    if jax.process_count() > 1:  # jax.distributed has its own handler and makes the processes agree on a step
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    asked = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+def _stop_request() -> Iterator[_Stop]:
+    """Yields what says whether to stop, and leaves the signals as they were."""
+    together = jax.process_count() > 1
+    stop = _StopTogether() if together else _Stop()
+    caught = (signal.SIGINT,) if together else (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop.ask) for number in caught}
     try:
-        yield lambda step: asked.is_set()
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _differences(stored: Any, mine: Any, where: str) -> list[str]:

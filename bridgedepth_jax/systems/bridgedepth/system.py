@@ -172,6 +172,7 @@ SYSTEM = System(
     },
     multiple=MULTIPLE,
     minimum=MINIMUM,
+    reach=lambda config: float(config.dpn.max_disp),
     rules="bridgedepth_jax.convert.rules.bridgedepth:RULES",
     imagenet=imagenet,
 )
