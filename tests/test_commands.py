@@ -36,6 +36,7 @@ WRAPPERS = {
     "convert/__main__.py": "convert",
     "scripts/benchmark.py": "benchmark",
     "scripts/benchmark_data.py": "data benchmark",
+    "scripts/compile_for.py": "benchmark compile",
     "scripts/check_data.py": "data check",
     "scripts/compare.py": "report compare",
     "scripts/demo.py": "demo",

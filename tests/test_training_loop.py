@@ -47,6 +47,12 @@ def unbroken(tmp_path_factory):
     return workdir
 
 
+def test_the_log_says_in_which_share_of_the_time_steps_ran(unbroken):
+    shares = [json.loads(line)["goodput"] for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 <= share <= 1 for share in shares)
+    assert shares[0] < 0.5 < 1 - shares[0]  # the first step compiles
+
+
 def test_a_finished_run_exports_and_says_so_when_started_again(unbroken, caplog):
     assert [step for (step,) in log(unbroken, "step")] == list(range(STEPS))
     exported, kept = load_checkpoint(unbroken / "export"), state(unbroken)

@@ -29,6 +29,7 @@ COMMANDS = {
     "report compare": "two results of evaluate: a difference, or noise?",
     "report plot": "the curve of a training run",
     "benchmark": "time, compilation and memory of the forward pass",
+    "benchmark compile": "a program for TPUs and GPUs that are not here: memory, traffic, what bounds it",
 }
 PACKAGES = ("jax", "jaxlib", "flax")  # whose versions --version tells, too
 
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(version())
         return
     group = words[0] if words and any(name.startswith(f"{words[0]} ") for name in COMMANDS) else None
+    if group in COMMANDS and f"{group} {''.join(words[1:2])}" not in COMMANDS:
+        group = None  # a command that others begin with
     asked = words[len(group.split()) if group else 0 :][:1]
     if asked in (["-h"], ["--help"]):
         print(overview(group))
@@ -77,7 +80,7 @@ def parse_and_run(module, name: str, words: Sequence[str]) -> None:
 def overview(group: str | None) -> str:
     """The help of all commands, or of a group's."""
     rows = {name: words for name, words in COMMANDS.items() if group is None or name.startswith(f"{group} ")}
-    table = "\n".join(f"  {name:16}{words}" for name, words in rows.items())
+    table = "\n".join(f"  {name:18}{words}" for name, words in rows.items())
     first = next(iter(rows))
     return f"""\
 usage: bridgedepth {f"{group} " if group else "[--version] "}COMMAND ...

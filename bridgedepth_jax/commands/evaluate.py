@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     from bridgedepth_jax.processes import start_processes
     from bridgedepth_jax.training.configfile import read_config
 
-    start_processes(args.coordinator, args.num_processes, args.process_id)
+    start_processes(args.coordinator, args.num_processes, args.process_id, args.cluster)
     keep_compilations()
     for name in ("pictures", "limit"):
         if getattr(args, name) < 0:

@@ -83,6 +83,7 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
 def add_processes(parser: argparse.ArgumentParser) -> None:
     """The arguments of `processes.start_processes`."""
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0; starts several processes by hand")
+    parser.add_argument("--cluster", action="store_true", help="Slurm, Kubernetes, MPI or a TPU pod says which process this is")
     parser.add_argument("--num-processes", type=int, metavar="N", help="with --coordinator: how many")
     parser.add_argument("--process-id", type=int, metavar="I", help="with --coordinator: which of them this is, from 0")
 

@@ -40,6 +40,7 @@ RESULT = (
     "teachers",
 )  # parts of an experiment that a resumed run must share; the data has a fingerprint
 FREE = ("model.remat", "solver.accumulate", "solver.max_bad_steps")  # in them, but without a say in the result
+STRAGGLES = 0.2  # of the time of a step: a process that waits longer for its data is named
 
 
 class TrainingFailed(RuntimeError):
@@ -80,13 +81,15 @@ class _Run:
         self._make_folder()
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", keep=run.keep, milestone_every=run.milestone_every)
         self.objective, self.state, self.frozen = self._restore() or self._fresh(start)
-        self.step = int(self.state.step)
+        self.step = self.first = int(self.state.step)
         self.rows = rows
         self.records = Records(self.workdir, self.step) if self.main else None
         self.progress = Progress(run.print_every, solver.max_iter, self.objective.headline)
         self.advance = self._compile(rows)
         self.measure = jax.jit(self.objective.health) if run.health_every and self.objective.health else None
-        self.clock = time.perf_counter()
+        self.clock = self.began = time.perf_counter()
+        self.lost = 0.0  # seconds of this process's life in which no step ran: data, saves, evaluation, compilation
+        self.waits: list[float] = []  # seconds for data, since the last line of progress
         self.profiling = False
 
     def go(self) -> str:
@@ -102,8 +105,10 @@ class _Run:
                 began = time.perf_counter()
                 batch, host = next(stream)
                 waited = time.perf_counter() - began
-                health = self._health(batch)  # of the weights that the step begins with
-                self.state, metrics, shown = self.advance(self.state, self.frozen, batch)
+                self.lost += waited
+                with self._losing(first=self.step == self.first):  # it compiles
+                    health = self._health(batch)  # of the weights that the step begins with
+                    self.state, metrics, shown = self.advance(self.state, self.frozen, batch)
                 metrics = {name: value for name, value in metrics.items() if health or not name.startswith("share/")} | health
                 if pending:
                     self._report(*pending)
@@ -113,12 +118,14 @@ class _Run:
                 if stopping or self._due(run.latest_every) or self._due(run.milestone_every):
                     self._report(*pending)  # the log is never behind a checkpoint
                     pending = None
-                    self.checkpoints.save(self.state, self._description())
+                    with self._losing():
+                        self.checkpoints.save(self.state, self._description())
                 if stopping:
                     self.checkpoints.wait()
                     return f"stopped by SIGTERM after step {self.step}, saved; the same command continues"
                 if self.evaluate and self.experiment.eval.every and self._due(self.experiment.eval.every):
-                    self._evaluate()
+                    with self._losing():
+                        self._evaluate()
             if pending:
                 self._report(*pending)
         self.checkpoints.save(self.state, self._description())
@@ -127,6 +134,27 @@ class _Run:
             self._evaluate()
         export(self.workdir / "export", self.state, self.frozen.params, self.experiment)
         return f"finished after {self.step} steps"
+
+    @contextlib.contextmanager
+    def _losing(self, first: bool = True) -> Iterator[None]:
+        """Counts what happens inside as time without steps, unless it is no `first` step."""
+        began = time.perf_counter()
+        yield
+        self.lost += (time.perf_counter() - began) * first
+
+    def _hosts(self, step: int, waited: float) -> dict[str, float]:
+        """Of the slowest to feed of several processes, since the last line: seconds it waited for data. All must call it."""
+        if jax.process_count() == 1:
+            return {}
+        self.waits.append(waited)
+        if (step + 1) % self.experiment.run.print_every:
+            return {}
+        waits, steps = multihost_utils.process_allgather(np.float32(sum(self.waits))), len(self.waits)
+        self.waits.clear()
+        slowest = int(np.argmax(waits))
+        if self.main and waits[slowest] > STRAGGLES * (time.perf_counter() - self.clock) * steps:
+            log.warning("process %d waited %.1f s for data in %d steps: all wait with it", slowest, waits[slowest], steps)
+        return {"slowest_host": slowest, "slowest_host_wait_s": float(waits[slowest])}
 
     def _exported(self) -> bool:
         """Is the last thing of a run there? The first process says so to all."""
@@ -215,12 +243,13 @@ class _Run:
 
     def _report(self, step: int, metrics: dict, shown: Any, host: dict[str, np.ndarray], waited: float) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        now = time.perf_counter()
+        hosts, now = self._hosts(step, waited), time.perf_counter()
         seconds, self.clock = now - self.clock, now
         skipped, in_row = int(values.pop("skipped")), int(values.pop("bad_in_row"))
         if self.records:
             speed = self.experiment.solver.batch_size / seconds
-            record = {"step": step, **values, "images_per_s": speed, "data_wait_s": waited, "skipped": skipped, **memory()}
+            record = {"step": step, **values, "images_per_s": speed, "data_wait_s": waited, "skipped": skipped, **hosts}
+            record |= {"goodput": 1 - self.lost / (now - self.began), **memory()}
             self.records.step(record)
             self.progress.step(record, skipped)
             every = self.experiment.run.images_every
