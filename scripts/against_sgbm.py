@@ -76,7 +76,8 @@ def main() -> None:
 
 
 def row(name: str, cells: list[Cell]) -> str:
-    return f"| {name} | {' | '.join(f'{c.bad2:.1f} %, {c.epe:.2f} px, {c.edges:.1f} % at edges' for c in cells)} |"
+    edges = lambda c: "" if np.isnan(c.edges) else f", {c.edges:.1f} % at edges"
+    return f"| {name} | {' | '.join(f'{c.bad2:.1f} %, {c.epe:.2f} px{edges(c)}' for c in cells)} |"
 
 
 def cell(disparity: np.ndarray, truth: np.ndarray, near: np.ndarray) -> Cell:

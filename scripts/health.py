@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--max-disparity", type=float, help="pixels; default: a quarter of the width")
     parser.add_argument("--scenes", default="sparse", choices=("sparse", "crowded"))
     parser.add_argument("--activations", action="store_true", help="nothing else: the rest takes most of the time")
+    parser.add_argument("--no-gradient", action="store_true", help="leave out its shares, which take longest to compile")
     parser.add_argument("--last", action="store_true", help="of a --workdir: the last weights, not their average")
     parser.add_argument("--all", action="store_true", help="every module's output, not only the taps and the largest")
     parser.add_argument("--calibrate", type=Path, metavar="FOLDER", help="write the checkpoint with a fitted temperature")
@@ -80,10 +81,11 @@ def main() -> None:
         more = f"{effect.worse[0]:+.2f} to {effect.worse[1]:+.2f}"
         print(f"| {effect.part} | {effect.change:.3g} | {effect.epe:.3f} | {effect.bad2:.2f} | {more} |", flush=True)
 
-    print("\n## Share of the squared gradient norm\n")
-    found = health.shares(gradient(config, params, pairs))
-    print("| " + " | ".join(found) + " |\n|" + "---|" * len(found))
-    print("| " + " | ".join(f"{100 * share:.2g} %" for share in found.values()) + " |")
+    if not args.no_gradient:
+        print("\n## Share of the squared gradient norm\n")
+        found = health.shares(gradient(config, params, pairs))
+        print("| " + " | ".join(found) + " |\n|" + "---|" * len(found))
+        print("| " + " | ".join(f"{100 * share:.2g} %" for share in found.values()) + " |")
 
     disparity, confidence = health.predict(config, params, pairs)
     error = np.abs(disparity - pairs.disparity)

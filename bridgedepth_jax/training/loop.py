@@ -109,6 +109,7 @@ class _Run:
                 self.lost += waited
                 health = self._health(batch)  # of the weights that the step begins with
                 with self._losing(first=self.step == self.first):  # it compiles
+                    health = self._health(batch)  # of the weights that the step begins with
                     self.state, metrics, shown = self.advance(self.state, self.frozen, batch)
                 metrics = {name: value for name, value in metrics.items() if health or not name.startswith("share/")} | health
                 if pending:

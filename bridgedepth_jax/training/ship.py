@@ -64,10 +64,7 @@ DATA = (
     " {disparity:g} px. No real pair was seen in training, and none had a say in the choice of anything. With scikit-image"
     " installed, as it was, some of its photographs are textures; its stereo pair is not"
 )
-RECIPE = (
-    "`{config}`: everything is trained, the monocular branch too, from {origin}; AdamW, {schedule} {rate:g}, pairs a step:"
-    " {batch}{average}"
-)
+RECIPE = "`{config}`: {trained} trained, from {origin}; AdamW, {schedule} {rate:g}, pairs a step: {batch}{average}"
 
 
 RATES = {"one_cycle": "one-cycle rate up to", "constant": "constant rate", "drop": "dropping rate from"}
@@ -106,6 +103,7 @@ def ship(
     if origin is None and experiment.init not in RANDOM:
         raise InputError(f"{workdir}: started from {experiment.init}; the card must say what that is, expected --origin")
     init = origin.init if origin else experiment.init
+    only = getattr(experiment.task, "only", ())  # of what a run can be limited to, where the system has that
     step, solver, data = int(state.step), experiment.solver, experiment.data
     config, commands = _commands(start["command"], workdir, step, hardware, origin)
     commands += f" --temperature {temperature:g}" if temperature is not None else ""
@@ -132,6 +130,9 @@ def ship(
         data=DATA.format(height=data.crop[0], width=data.crop[1], disparity=data.synthetic.max_disparity),
         recipe=RECIPE.format(
             config=f"configs/{config.name}",
+            trained=f"{' and '.join(f'`{name}`' for name in only)} alone is"
+            if only
+            else "everything, the monocular branch too, is",
             origin=origin.words if origin else "random weights",
             schedule=RATES.get(solver.schedule, solver.schedule),
             rate=solver.base_lr,
