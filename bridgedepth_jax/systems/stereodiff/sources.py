@@ -26,6 +26,8 @@ from bridgedepth_jax.networks.croco.config import PairConfig
 from bridgedepth_jax.networks.croco.network import PairNetwork
 from bridgedepth_jax.systems.stereodiff import fusion, preprocess
 
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's own lines about a broken file: ours says it in one
+
 Kind = Literal["depth", "disparity"]
 Done = Callable[[str, int, int], None]  # (what, how many are done, of how many): each call is a point to resume from
 FOLDER_FPS = 25.0  # of images in a folder
@@ -221,7 +223,9 @@ class PairSource:
         pose: Literal["procrustes", "pnp"] = "procrustes",
         fit: preprocess.Fit = "resize",
     ) -> None:
-        self.video, self.model, self.folder, self.reach, self.pose, self.fit = video, model, folder, reach, pose, fit
+        self.video, self.model, self.folder, self.reach = video, model, folder, reach
+        self.pose: Literal["procrustes", "pnp"] = pose
+        self.fit: preprocess.Fit = fit
         config = model.config
         self.side = max(config.img_size)
         self.size = preprocess.network_size(video.width, video.height, self.side, fit)
