@@ -230,7 +230,7 @@ def folder(tmp_path_factory):
     )
     for name, state in parts(config).items():
         kind = np.dtype(np.float16 if name == "unet" else np.float32)
-        state = {key: state[key].astype(kind) for key in sorted(state)}
+        state: dict[str, np.ndarray] = {key: state[key].astype(kind) for key in sorted(state)}
         part = getattr(config, name)
         (out / name).mkdir()
         (out / name / "config.json").write_text(json.dumps(part.to_diffusers()) + "\n")

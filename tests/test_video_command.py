@@ -297,12 +297,11 @@ def test_noise_of_a_frame_does_not_depend_on_the_others():
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((640, 480), (640, 448)), ((1920, 1080), (1024, 576)), ((30, 20), (64, 64)), ((1216, 352), (1024, 320))],
+    [((640, 480), (640, 512)), ((1920, 1080), (1024, 576)), ((30, 20), (64, 64)), ((1216, 352), (1024, 320))],
 )
 def test_frames_of_the_second_stage_have_the_nearest_multiples(size, expected):
-    width, height = frame_size(*size, 64)
-    assert (width, height) == expected or abs(height - size[1] * min(1, 1024 / max(size))) <= 32
-    assert width % 64 == height % 64 == 0
+    """640 x 480 becomes DepthCrafter's own size for Bonn."""
+    assert frame_size(size[0], size[1], 64) == expected
 
 
 def refused(capsys, *words) -> str:

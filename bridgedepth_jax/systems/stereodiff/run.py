@@ -81,8 +81,13 @@ def run(
     """
     began = time.perf_counter()
     partial = out / PARTIAL
-    state = _begin(partial, recipe)
-    source = make_source(partial)
+    state = _left(partial, recipe)
+    source = make_source(partial)  # what is wrong with it shows before anything is written
+    if not state:
+        state = {"first": 0}
+        partial.mkdir(parents=True, exist_ok=True)
+        _write_json(partial / "state.json", state)
+        _write_json(partial / "recipe.json", recipe)
     shape = video.count, video.height, video.width
     first = _open(partial / "first.npy", shape)
     resumed = int(state["first"])
@@ -100,7 +105,8 @@ def run(
         marks.at("first", video.count, last=True)
         if isinstance(source, PairSource) and source.result is not None:
             write_npy(out / "poses.npy", source.result.pose)
-    final, kind = first, source.kind
+    final: Any = first
+    kind = source.kind
     if model is not None:
         assert options is not None
         final, kind = _second(partial, state, video, first, source.kind, model, options, progress), "depth"
@@ -113,26 +119,23 @@ def run(
     return report
 
 
-def _begin(partial: Path, recipe: dict[str, Any]) -> dict[str, Any]:
-    """The state of the run in that folder, or of a new one."""
+def _left(partial: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The state that a run of this recipe has left in that folder; {} where there is none."""
     path = partial / "recipe.json"
-    if path.is_file():
-        try:
-            known = json.loads(path.read_text())
-            state = json.loads((partial / "state.json").read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{partial}: what is left of a run is damaged, expected it whole or removed") from error
-        for name in sorted({*known, *recipe}):
-            if known.get(name) != recipe.get(name):
-                raise InputError(
-                    f"{partial} holds a run with {name} {known.get(name)!r}, not {recipe.get(name)!r}: "
-                    "expected the same, another --out, or that folder removed"
-                )
-        return state
-    partial.mkdir(parents=True, exist_ok=True)
-    _write_json(partial / "state.json", {"first": 0})
-    _write_json(path, recipe)
-    return {"first": 0}
+    if not path.is_file():
+        return {}
+    try:
+        known = json.loads(path.read_text())
+        state = json.loads((partial / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{partial}: what is left of a run is damaged, expected it whole or removed") from error
+    for name in sorted({*known, *recipe}):
+        if known.get(name) != recipe.get(name):
+            raise InputError(
+                f"{partial} holds a run with {name} {known.get(name)!r}, not {recipe.get(name)!r}: "
+                "expected the same, another --out, or that folder removed"
+            )
+    return state
 
 
 class _Marks:
@@ -243,8 +246,8 @@ def fit_streams(x: Sequence[Any] | np.ndarray, y: Sequence[Any] | np.ndarray) ->
 def _finish(
     video: Video,
     source: FirstStage,
-    first: np.ndarray,
-    final: np.ndarray,
+    first: Any,
+    final: Any,
     kind: str,
     out: Path,
     saves: Sequence[str],

@@ -26,6 +26,8 @@ from bridgedepth_jax.networks.croco.config import PairConfig
 from bridgedepth_jax.networks.croco.network import PairNetwork
 from bridgedepth_jax.systems.stereodiff import fusion, preprocess
 
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg's own lines about a broken file: ours says it in one
+
 Kind = Literal["depth", "disparity"]
 Done = Callable[[str, int, int], None]  # (what, how many are done, of how many): each call is a point to resume from
 FOLDER_FPS = 25.0  # of images in a folder
