@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from bridgedepth_jax.convert.safetensors import write_safetensors
+from bridgedepth_jax.store.safetensors import write_safetensors
 
 from bridgedepth_jax import commands
 from bridgedepth_jax.convert import diffusion, flux

@@ -43,7 +43,14 @@ FILES = {
 def test_every_reference_file_and_every_format_is_checked():
     with np.load(READERS / "expected.npz") as expected:
         assert {key.replace("|", "/") for key in expected.files if not key.endswith(":valid")} == set(FILES)
-    assert set(FILES.values()) == set(FORMATS)
+    assert set(FILES.values()) == set(FORMATS) - {"npy"}  # which is no data set's
+
+
+def test_an_array_of_disparities(tmp_path):
+    np.save(tmp_path / "disparity.npy", np.array([[1.5, 0, np.nan], [np.inf, -2, 3]], np.float32))
+    disparity, valid = read_disparity(tmp_path / "disparity.npy", "npy")
+    np.testing.assert_array_equal(disparity, [[1.5, 0, 0], [0, 0, 3]])
+    np.testing.assert_array_equal(valid, disparity > 0)
 
 
 @pytest.mark.parametrize("file", FILES)
