@@ -72,7 +72,7 @@ def main() -> None:
         if args.pictures:
             picture = demo.overview(pair.left, disparities[0], truth)
             write_png(args.pictures / f"{pair.name}.png", picture)
-    print(row("mean", [Cell(*mean) for mean in np.nanmean(found, axis=0)]))
+    print(row("mean", [Cell(*mean) for mean in np.ma.masked_invalid(found).mean(axis=0).filled(np.nan)]))
 
 
 def row(name: str, cells: list[Cell]) -> str:

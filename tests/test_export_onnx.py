@@ -197,7 +197,7 @@ def test_all_options_together(dtype, checkpoint, pair, tmp_path):
     if dtype == "float32":
         assert exported.difference.median <= 5e-4 and exported.difference.beyond <= 0.02
     operators = [node.op_type for node in onnx.load(str(exported.path)).graph.node]
-    assert operators.count("Scan") == 2  # down and across, each both ways
+    assert operators.count("Scan") == 4  # down and across, each both ways, of the coarse and of the fine matching
 
 
 def test_float16_is_float16_where_it_may_be(checkpoint, pair, tmp_path):

@@ -35,7 +35,8 @@ def test_commercial_use(capsys):
     assert [commercial(words) for words in ("MIT", "Apache-2.0", "CC-BY-NC-4.0", "unknown")] == ["yes", "yes", "no", "ask"]
     commands.main(["models", "--commercial"])
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert names == ["nano", "depth_anything_v2_vits"]
+    metric = [f"depth_anything_v2_metric_{data}_vits" for data in ("hypersim", "vkitti")]
+    assert names == ["nano", "depth_anything_v2_vits", *metric]
 
 
 def test_an_unknown_name(capsys):

@@ -30,8 +30,9 @@ class Card(NamedTuple):
 # Parameters are counted by a test. Data: the originals' configs. Scores: the paper's and those of papers that quote it.
 _PHOTOS = "synthetic images, and photographs labelled by a larger network"
 _VITL = "2.8 GB at 288x512"
+LICENCES = {"stable_diffusion_2_inpainting": "CreativeML Open RAIL++-M", "zerostereo_stereogen": "unknown"}  # not of the rules
 CARDS = {
-    "nano": Card(1_656_763, "generated pairs alone", "0.8 GB at 480x640", "see its card: bridgedepth_jax/weights/nano"),
+    "nano": Card(1_837_244, "generated pairs alone", "0.8 GB at 480x640", "see its card: bridgedepth_jax/weights/nano"),
     "sf": Card(
         346_387_771,
         _SCENEFLOW,
@@ -53,10 +54,34 @@ CARDS = {
         _VITL,
     ),
     "depth_anything_v2_vits": Card(24_785_089, _PHOTOS),
+    **{
+        f"depth_anything_v2_metric_{data}_{vit}": Card(count, f"depth_anything_v2_{vit}, then {words}")
+        for data, words in (("hypersim", "Hypersim (metres, indoors)"), ("vkitti", "Virtual KITTI 2 (metres, outdoors)"))
+        for vit, count in (("vits", 24_785_089), ("vitb", 97_470_785), ("vitl", 335_315_649))
+    },
+    "bridge_mde": Card(1_258_132_225, "images generated for exact depth maps, and labels of a larger network"),
+    "stable_diffusion_2_inpainting": Card(949_581_035, "photographs of the web"),
+    "zerostereo_stereogen": Card(949_581_035, "stable_diffusion_2_inpainting, then rendered stereo pairs"),
+    **{
+        name: Card(count, "pairs of views of scenes")
+        for name, count in (
+            ("dust3r_512", 571_171_208),
+            ("dust3r_512_linear", 532_342_784),
+            ("mast3r", 571_171_208),
+            ("monst3r", 571_171_208),
+        )
+    },
     "depth_anything_v2_vitb": Card(97_470_785, _PHOTOS),
     "depth_anything_v2_vitl": Card(335_315_649, _PHOTOS),
     "depth_anything_v2_vitg": Card(1_258_132_225, _PHOTOS),
 }
+
+TASKS = {
+    "depth-anything": "depth",
+    "bridge_mde": "depth",
+    "zerostereo": "data synthesize",
+    "dust3r": "video",
+}  # what takes them
 
 
 class Listed(NamedTuple):
@@ -95,13 +120,14 @@ def run(args: argparse.Namespace) -> None:
 
 def models() -> dict[str, Listed]:
     """All published models by name, `nano` first."""
-    from bridgedepth_jax.convert.published import SHIPPED, converted, published
+    from bridgedepth_jax.convert.published import SHIPPED, converted, named_config, published
     from bridgedepth_jax.system import find_system, load
 
     rows = {name: Listed(name, "bridgedepth", "MIT", "yes", CARDS[name], "package") for name in SHIPPED}
     for name, file in published().items():
         system: Any = find_system(file.kind)
-        licence = load(system.rules).licence(system.variants[name]())
+        config = named_config(file) or system.variants.get(name, system.config)()
+        licence = LICENCES.get(name) or load(system.rules).licence(config)
         where = "cache" if converted(name).exists() else file.repository
         rows[name] = Listed(name, file.kind, licence, commercial(licence), CARDS.get(name, Card(0, "")), where)
     return rows
@@ -125,6 +151,7 @@ def describe(row: Listed) -> dict[str, str]:
         "name": row.name, "system": row.system, "licence": row.licence, "commercial": row.commercial, "size": size,
         "memory": row.card.memory, "data": row.card.data, "quoted": row.card.scores, "where": place,
     }  # fmt: skip
-    task = "depth" if row.system == "depth-anything" else "infer"
-    found["use"] = f"bridgedepth {task} --checkpoint {row.name} ..."
+    task = TASKS.get(row.system, "infer")
+    option = "--inpaint" if row.system == "zerostereo" else "--checkpoint"
+    found["use"] = f"bridgedepth {task} {option} {row.name} ..."
     return {key: value for key, value in found.items() if value}

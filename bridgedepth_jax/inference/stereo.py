@@ -112,7 +112,7 @@ class Predictor:
 
     def __repr__(self) -> str:
         count = sum(leaf.size for leaf in jax.tree.leaves(self._run.params()))
-        where = ", ".join(map(str, self.devices))
+        where = ", ".join(f"{device.platform}:{device.id}" for device in self.devices)
         dtype = getattr(self.config, "dtype", "float32")
         return f"Predictor({self.system}, {count:,} parameters, {dtype}, on {where}, batch={self.batch}, bucket={self.bucket})"
 
