@@ -118,6 +118,7 @@ def test_parts_of_a_batch_add_up_and_its_scale_is_grey_levels():
         for part in (slice(0, 1), slice(1, 4)):
             first = {name: getattr(output, name)[part] for name in ("proposals", "prob")}
             second = {name: getattr(output, name)[:, part] for name in ("disparities", "coarse_disparities", "logits", "mono")}
+            first["disparity"] = output.disparities[-1][part]
             parts.append(run(first | second, {name: value[part] for name, value in batch.items()}, config, counts))
         for name, value in whole.items():
             np.testing.assert_allclose(parts[0][0][name] + parts[1][0][name], value, rtol=1e-11, err_msg=name)

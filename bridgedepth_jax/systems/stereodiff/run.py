@@ -81,7 +81,7 @@ def run(
     """
     began = time.perf_counter()
     partial = out / PARTIAL
-    state = _left(partial, recipe)
+    state: dict[str, Any] = _left(partial, recipe)
     source = make_source(partial)  # what is wrong with it shows before anything is written
     if not state:
         state = {"first": 0}
