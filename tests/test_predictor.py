@@ -265,7 +265,7 @@ def test_load(tmp_path, params, predictor, pair):
 
 
 def test_unknown_name():
-    with pytest.raises(InputError, match="rvc_2: neither a checkpoint folder nor a published name, expected one of sf, "):
+    with pytest.raises(InputError, match="rvc_2: neither a checkpoint folder nor a published name, expected one of nano, sf, "):
         Predictor.load("rvc_2")
 
 

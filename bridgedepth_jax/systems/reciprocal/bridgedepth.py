@@ -68,7 +68,7 @@ def network(config: ModelConfig, task: ReciprocalTask) -> Network:
         target, valid = lax.stop_gradient(view.target), view.trusted
         here = supervised.count(target, valid, loss_config)
         counts = supervised.Counts(
-            *(rows.across(f"own_{name}", value) for name, value in here._asdict().items() if name != "images"),
+            *(rows.across(f"own_{name}", getattr(here, name)) for name in ("proposals", "cells", "pixels")),
             images=jnp.asarray(rows.total, target.dtype),
         )
         pseudo = {
