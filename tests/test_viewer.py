@@ -220,7 +220,7 @@ def test_in_a_browser(page, tmp_path):
     assert int(words.split("cloud of ")[1].split()[0]) > 10_000
     wait.until(lambda b: colors_of(find(b, "scene")) > empty + 500, "the scene shows no cloud")
     webdriver.ActionChains(page).move_to_element(find(page, "picture")).perform()
-    wait.until(lambda b: " px, confidence " in find(b, "value").text and find(b, "value").text.endswith(" m"))
+    wait.until(lambda b: " px, right within 2 px with " in find(b, "value").text and find(b, "value").text.endswith(" m"))
 
     assert not any(find(page, kind).get_attribute("disabled") for kind in ("disparity", "color", "cloud"))
     shots = Path(os.environ.get("BRIDGEDEPTH_SCREENSHOTS") or tmp_path)
