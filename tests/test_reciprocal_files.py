@@ -125,7 +125,14 @@ def test_infer_and_depth_take_them(checkpoints, tmp_path, capsys):
     assert found.shape == (70, 130) and low <= found.min() < found.max() <= high
     for words, *arguments in (
         ("sees one image, expected a system for pairs", "infer", "--checkpoint", single, "--left", left, "--right", right),
-        ("holds stereonet, expected depth-anything or another network of one view", "depth", "--checkpoint", stereo, "--image", left),
+        (
+            "holds stereonet, expected depth-anything or another network of one view",
+            "depth",
+            "--checkpoint",
+            stereo,
+            "--image",
+            left,
+        ),
         ("this network sees 64x96", "depth", "--checkpoint", single, "--image", left, "--size", "300"),
         ("computes in float32 alone", "depth", "--checkpoint", single, "--image", left, "--dtype", "bfloat16"),
         ("computes in float32 alone", "infer", "--checkpoint", stereo, "--left", left, "--right", right, "--dtype", "bfloat16"),
