@@ -19,6 +19,7 @@ MODULES = {
     "diffusion": "bridgedepth_jax.networks.diffusion.parity",
     "zerostereo": "bridgedepth_jax.systems.zerostereo.parity",
     "reciprocal": "bridgedepth_jax.systems.reciprocal.parity",
+    "stereodiff": "bridgedepth_jax.systems.stereodiff.parity",
     "bridge_mde": "bridgedepth_jax.systems.bridge_mde.parity",
 }
 

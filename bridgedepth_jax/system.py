@@ -28,6 +28,9 @@ SYSTEMS = {
     "zerostereo": "bridgedepth_jax.systems.zerostereo.system:SYSTEM",
     "stereonet": "bridgedepth_jax.systems.reciprocal.system:STEREONET",
     "singlenet": "bridgedepth_jax.systems.reciprocal.system:SINGLENET",
+    "bridgedepth-pairs": "bridgedepth_jax.systems.reciprocal.bridgedepth:PAIRS",  # bridgedepth, trained without ground truth
+    "dust3r": "bridgedepth_jax.systems.stereodiff.system:PAIRS",
+    "depthcrafter": "bridgedepth_jax.systems.stereodiff.system:DIFFUSION",
     "bridge_mde": "bridgedepth_jax.systems.bridge_mde.system:SYSTEM",
     "flux-depth": "bridgedepth_jax.systems.bridge_mde.generator.system:SYSTEM",
 }
@@ -78,15 +81,18 @@ class Objective(NamedTuple):
     keys: tuple[str, ...] = ()  # names of the random keys of a step
     headline: tuple[str, ...] = ("loss",)  # metrics of the progress line
     picture: Callable[[Mapping[str, Any], Any], Any] | None = None  # (host's rows, shown) -> (H, W, 3) uint8
+    health: Callable[[Weights, Batch], Mapping[str, Array]] | None = None  # sizes of activations, by name, for the log
+    part: Callable[[str], str] | None = None  # parameter path -> what the log calls its part of the gradient
 
 
 class Published(NamedTuple):
-    """A file in a model repository of the Hugging Face hub."""
+    """A file in a model repository of the Hugging Face hub, or a folder of several."""
 
     kind: str  # name of the system
     repository: str
-    file: str
+    file: str  # or folder, "." is all of the repository
     variant: str = ""  # of the converter's rules, where the file does not say which network it is
+    files: tuple[str, ...] = ()  # of a folder: what is read
 
 
 @flax.struct.dataclass
@@ -112,11 +118,15 @@ class System(NamedTuple):
     task: type | None = None  # frozen dataclass: the section `task` of a config
     objective: Callable[[Any, Any, Mapping[str, Teacher]], Objective] | None = None  # of (config, task, teachers by name)
     check: Callable[[Any, Any], None] | None = None  # (config, task): InputError unless they fit
+    extras: Callable[[Any], tuple[str, ...]] | None = None  # (task) -> what a batch holds more: `EXTRAS` of data/augment.py
     estimate: Callable[[Any], Callable[[Weights, Array, Array], Estimate]] | None = None  # (config) -> f(weights, left, right)
     depth: Callable[[Any], Callable[[Weights, Array], Array]] | None = None  # (config) -> f(weights, image): of one view
+    holds: Callable[[Any, Weights, str], None] | None = None  # (config, weights, dtype): InputError naming the layer it cannot
     moved: Mapping[str, str] = {}  # keys of older configs and runs -> where they are now
+    monocular: bool = False  # `estimate` looks at the left image alone
     multiple: int = 1  # of the sides of what the network computes on
     minimum: int = 1  # pixels, of each side of an image
+    reach: Callable[[Any], float] | None = None  # (config) -> largest disparity that is looked for, pixels as seen
     rules: str = ""  # "module:NAME" of its converter's rules
     imagenet: Callable[[str, Any], Mapping[str, Any]] | None = None  # (file, config) -> {path: array} of ImageNet weights
 

@@ -12,7 +12,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.data.pipeline import DataConfig
+from bridgedepth_jax.data.pipeline import DERIVED, DataConfig
 from bridgedepth_jax.system import DEFAULT, find_system
 from bridgedepth_jax.training.experiment import Experiment
 
@@ -21,5 +21,6 @@ def get_config(system: str = DEFAULT) -> ConfigDict:
     data, multiple = DataConfig(), find_system(system).multiple
     data = dataclasses.replace(data, crop=tuple(side // multiple * multiple for side in data.crop))  # that the system takes
     tree = dataclasses.asdict(Experiment(system=system, data=data))
-    del tree["data"]["batch_size"], tree["data"]["seed"]  # they follow from solver.batch_size and seed
+    for name in DERIVED:  # from solver.batch_size, seed and task
+        del tree["data"][name]
     return ConfigDict(tree)

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from bridgedepth_jax.convert.safetensors import DTYPES, NAMES, SafeTensors, write_safetensors
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.networks.diffusion.autoencoder import AutoencoderKL
@@ -25,10 +24,13 @@ from bridgedepth_jax.networks.diffusion.config import AutoencoderConfig, Schedul
 from bridgedepth_jax.networks.diffusion.text import empty_prompt
 from bridgedepth_jax.networks.diffusion.unet import UNet2DConditionModel
 from bridgedepth_jax.store.checkpoint import Checkpoint, flatten, load_checkpoint, save_checkpoint, unflatten
+from bridgedepth_jax.store.hub import fetch
+from bridgedepth_jax.store.safetensors import DTYPES, NAMES, SafeTensors, write_safetensors
+from bridgedepth_jax.system import find_system
 from bridgedepth_jax.systems.zerostereo.config import StereoGenConfig
 
 # Axes of a `weight` in a file, by their number, and the leaf it becomes.
-LAYOUTS = {1: ("scale", (0,)), 2: ("kernel", (1, 0)), 4: ("kernel", (2, 3, 1, 0))}
+LAYOUTS = {1: ("scale", (0,)), 2: ("kernel", (1, 0)), 4: ("kernel", (2, 3, 1, 0)), 5: ("kernel", (2, 3, 4, 1, 0))}
 # The autoencoder's attention in files from before diffusers 0.17.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD = re.compile(r"(mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.")
@@ -55,6 +57,8 @@ def path_of(name: str, axes: int) -> str:
     """`down_blocks.0.resnets.1.conv1.weight` -> `down_blocks_0/resnets_1/conv1/kernel`; `axes` of the tensor."""
     name = _OLD.sub(lambda match: f"{match[1]}.{OLD_ATTENTION[match[2]]}.", name)
     *modules, leaf = re.sub(r"\.([0-9]+)(?=\.|$)", r"_\1", name).split(".")
+    if name.endswith("_embedding.weight") and axes == 2:  # a table, no layer
+        return "/".join([*modules, "embedding"])
     return "/".join([*modules, LAYOUTS[axes][0] if leaf == "weight" and axes in LAYOUTS else leaf])
 
 
@@ -62,7 +66,7 @@ def name_of(path: str) -> str:
     """Inverse of `path_of`, in the new spelling."""
     *modules, leaf = path.split("/")
     modules = [m if m in ("linear_1", "linear_2") else re.sub(r"_([0-9]+)$", r".\1", m) for m in modules]
-    return ".".join([*modules, {"kernel": "weight", "scale": "weight"}.get(leaf, leaf)])
+    return ".".join([*modules, {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(leaf, leaf)])
 
 
 def to_ours(value: np.ndarray, path: str, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -86,7 +90,11 @@ def read_state(state: Mapping[str, np.ndarray], config: UNetConfig | Autoencoder
 
     InputError with both lists: tensors that no parameter takes, parameters that no tensor fills.
     """
-    expected = expected_shapes(config)
+    return fit_state(state, expected_shapes(config), source)
+
+
+def fit_state(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], source: str) -> dict[str, Any]:
+    """The same for parameters of which path and shape are known."""
     leaves: dict[str, np.ndarray] = {}
     unused, wrong = [], []
     for name in state:
@@ -110,6 +118,7 @@ def read_state(state: Mapping[str, np.ndarray], config: UNetConfig | Autoencoder
 
 
 def file_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape in a file of a parameter of ours."""
     return tuple(shape[i] for i in np.argsort(LAYOUTS[len(shape)][1])) if path.endswith("/kernel") else shape
 
 
@@ -117,6 +126,7 @@ NETWORKS = {"unet": UNetConfig, "vae": AutoencoderConfig}
 CONFIGS = {"unet": "unet/config.json", "vae": "vae/config.json", "schedule": "scheduler/scheduler_config.json"}
 WEIGHTS = "diffusion_pytorch_model"
 BASE_LICENCE = "CreativeML Open RAIL++-M"  # of Stable Diffusion 2 and what is made from it
+LICENCES = {"Windsrain/ZeroStereo": f"MIT as stated, on a base under {BASE_LICENCE}"}
 
 
 def convert_folder(folder: Path, *, variant: str = "", origin: Mapping[str, str] | None = None) -> Checkpoint:
@@ -136,7 +146,7 @@ def convert_folder(folder: Path, *, variant: str = "", origin: Mapping[str, str]
     params: dict[str, Any] = {}
     dtypes, digests = {}, {}
     for name, network in configs.items():
-        tensors = SafeTensors(_weights_file(folder / name, WEIGHTS, variant))
+        tensors = SafeTensors(weights_file(folder / name, WEIGHTS, variant))
         wrong = [key for key in tensors if tensors[key].dtype.kind != "f" and tensors[key].dtype.name != "bfloat16"]
         if wrong:
             raise InputError(f"{tensors.path}: {wrong[0]} has dtype {tensors[wrong[0]].dtype}, expected floating point")
@@ -144,10 +154,10 @@ def convert_folder(folder: Path, *, variant: str = "", origin: Mapping[str, str]
         kinds = {key: NAMES[tensors[key].dtype] for key in tensors}
         most = max(sorted(set(kinds.values())), key=list(kinds.values()).count)
         dtypes[name] = {"": most} | {path_of(k, tensors[k].ndim): v for k, v in kinds.items() if v != most}
-        digests[f"{name}/{tensors.path.name}"] = digest(tensors.path)
+        digests[f"{name}/{tensors.path.name}"] = digest_of(tensors.path)
     text_config = folder / "text_encoder" / "config.json"
-    text = SafeTensors(_weights_file(folder / "text_encoder", "model", variant))
-    digests[f"text_encoder/{text.path.name}"] = digest(text.path)
+    text = SafeTensors(weights_file(folder / "text_encoder", "model", variant))
+    digests[f"text_encoder/{text.path.name}"] = digest_of(text.path)
     prompt = _empty_prompt(text, read_json(read_text(text_config), text_config))
     if prompt.shape[1] != config.unet.cross_attention_dim:
         config = dataclasses.replace(config, context_dim=prompt.shape[1])
@@ -159,7 +169,7 @@ def convert_folder(folder: Path, *, variant: str = "", origin: Mapping[str, str]
         "source": folder.resolve().name,
         "sha256": hashlib.sha256("".join(digests.values()).encode()).hexdigest(),
         "files_sha256": digests,
-        "licence": BASE_LICENCE if known else "unknown",
+        "licence": LICENCES.get((origin or {}).get("repository", ""), BASE_LICENCE if known else "unknown"),
         "diffusers": {"files": files, "dtypes": dtypes},
         **(origin or {}),
     }
@@ -207,10 +217,14 @@ def write_folder(out: Path, checkpoint: Checkpoint, *, dtype: str | None = None)
 def add_commands(commands: Any) -> None:
     """The rows of `python -m convert` that belong to this file."""
     sub = commands.add_parser("diffusers", help="a diffusers folder of an inpainting network to a checkpoint folder")
-    sub.add_argument("source", metavar="FOLDER", type=Path, help="folder with unet/, vae/, text_encoder/, scheduler/")
+    names = ", ".join(name for name, row in find_system("zerostereo").published.items() if row.files)
+    about = f"folder with unet/, vae/, text_encoder/, scheduler/, or a published name: {names}"
+    sub.add_argument("source", metavar="FOLDER", type=Path, help=about)
     sub.add_argument("out", metavar="OUT", type=Path, help="checkpoint folder to write")
     sub.add_argument("--variant", default="", help="of the weights' files: fp16; default: the plain ones, or what is there")
     sub.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="stored parameters")
+    sub.add_argument("--revision", help="of a published name: branch, tag or commit in its repository")
+    sub.add_argument("--accept-new", action="store_true", help="published files may differ from those fetched before")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT")
     sub = commands.add_parser("to-diffusers", help="a checkpoint folder of an inpainting network to a diffusers folder")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
@@ -220,7 +234,12 @@ def add_commands(commands: Any) -> None:
 
 
 def _convert(args: Any) -> None:
-    checkpoint = convert_folder(args.source, variant=args.variant)
+    source, origin, rows = args.source, {}, find_system("zerostereo").published
+    if not source.exists() and str(source) in rows:
+        source, origin = fetch(str(source), rows[str(source)], revision=args.revision, accept_new=args.accept_new)
+    elif args.revision or args.accept_new:
+        raise InputError(f"--revision and --accept-new are for published names, {str(source)!r} is none")
+    checkpoint = convert_folder(source, variant=args.variant, origin=origin)
     save_checkpoint(args.out, checkpoint, dtype=args.dtype)
     count = sum(leaf.size for leaf in flatten(checkpoint.params).values())
     print(f"sha256      {checkpoint.provenance['sha256']}  {checkpoint.provenance['source']}")
@@ -248,7 +267,8 @@ def _empty_prompt(text: SafeTensors, config: Mapping[str, Any]) -> np.ndarray:
         raise InputError(f"{text.path}: its tensors do not fit its config ({error})") from error
 
 
-def _weights_file(folder: Path, stem: str, variant: str) -> Path:
+def weights_file(folder: Path, stem: str, variant: str) -> Path:
+    """The safetensors file of a network. InputError: there is none."""
     names = [f"{stem}.{variant}.safetensors"] if variant else [f"{stem}.safetensors", f"{stem}.fp16.safetensors"]
     found = [path for name in names if (path := folder / name).is_file()]
     if not found:
@@ -257,7 +277,7 @@ def _weights_file(folder: Path, stem: str, variant: str) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """The content of a text file of the folder. InputError where it cannot be read."""
+    """InputError: no file that can be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -265,7 +285,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(text: str, path: Path) -> dict[str, Any]:
-    """A mapping of its JSON. InputError, with the path, for anything else."""
+    """A mapping; `path` is for the InputError."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -275,7 +295,7 @@ def read_json(text: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+def digest_of(path: Path) -> str:
+    """SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -52,7 +52,7 @@ class Rules(NamedTuple):
     """How the original of one system stores its weights. `System.rules` names an instance of this."""
 
     layouts: tuple[tuple[re.Pattern[str], Layout], ...]  # see `table`
-    config_of: Callable[[Any, Mapping[str, Any], Any], Any]  # (content of a file, its state dict, config given) -> config
+    config_of: Callable[[Any, dict[str, Any], Any], Any]  # (content of a file, its state dict, config given) -> config
     licence: Callable[[Any], str]  # of published weights with that config
     content: Callable[[Any, dict[str, np.ndarray]], Any]  # (config, state dict) -> what the original's loader expects
     order: str = ""  # names of children as modules register them, where a module has several; list items go by number
@@ -62,8 +62,10 @@ class Rules(NamedTuple):
     aliases: tuple[tuple[re.Pattern[str], str], ...] = ()  # names that match have a second one, after `re.sub`
     ignored: re.Pattern[str] | None = None  # names that may be in a file and are not of the network
     files: tuple[tuple[str, str], ...] = ()  # (first part of names, file) where the original is a folder of several files
+    backbone: str = ""  # first part of the names of what torchvision's file of the encoder alone holds
     classes: tuple[Class, ...] = ()  # of objects that may be pickled in a file, read as dicts
     variants: Mapping[str, Callable[[], Any]] = {}  # configs by name, for files that do not say which network they are
+    config_json: Callable[[Any], Any] | None = None  # config -> config.json beside a .safetensors; None: the original has none
 
     def layout(self, name: str) -> Layout | None:
         """Layout of a tensor of the original by its name, or None for a name that no rule knows."""

@@ -17,10 +17,10 @@ import numpy as np
 from bridgedepth_jax.convert import diffusion
 from bridgedepth_jax.convert.engine import original_shape
 from bridgedepth_jax.convert.rules.bridge_mde import FLUX
-from bridgedepth_jax.convert.safetensors import SafeTensors
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.diffusion.config import AutoencoderConfig, FlowConfig, FluxConfig
 from bridgedepth_jax.store.checkpoint import Checkpoint, flatten, save_checkpoint, unflatten
+from bridgedepth_jax.store.safetensors import SafeTensors
 from bridgedepth_jax.system import find_system
 from bridgedepth_jax.systems.bridge_mde.generator.config import GeneratorConfig
 from bridgedepth_jax.systems.bridge_mde.manifests import flux_shapes
@@ -132,7 +132,7 @@ def convert_flux(folder: Path, prompt: str) -> Checkpoint:
         "vae": diffusion.read_state(vae, config.vae, str(folder / "vae")),
         **prompts,
     }
-    digests = {path.relative_to(folder).as_posix(): diffusion.digest(path) for path in (*transformer.files, *vae.files)}
+    digests = {path.relative_to(folder).as_posix(): diffusion.digest_of(path) for path in (*transformer.files, *vae.files)}
     provenance = {
         "source": folder.resolve().name,
         "files_sha256": digests,

@@ -33,8 +33,9 @@ ROWS: dict[str, tuple[str, ...]] = {  # name: the keys that are taken from confi
     "bounded": ("bounded_prior",),
     "upsampling": ("upsampling", "learned_confidence"),
     "classical": ("sgm",),
+    "choice": ("upsampling", "learned_confidence", "sgm", "fusion"),
     "data": ("data",),
-    "all": ("bounded_prior", "upsampling", "learned_confidence", "sgm", "data"),
+    "all": ("bounded_prior", "upsampling", "learned_confidence", "sgm", "fusion", "data"),
 }
 
 
@@ -59,7 +60,7 @@ def main() -> None:
     for name in names:
         errors = measure(experiment(name, args.steps, (height, width)), args.workdir / name, pairs)
         first = errors if first is None else first
-        low, high = interval(errors[:, 0] - first[:, 0])
+        low, high = health.interval(errors[:, 0] - first[:, 0])
         difference = f"{np.mean(errors[:, 0] - first[:, 0]):+.2f} ({low:+.2f} to {high:+.2f})"
         print(f"| {name} | {errors[:, 0].mean():.2f} | {errors[:, 1].mean():.1f} | {difference} |", flush=True)
 
@@ -86,15 +87,7 @@ def measure(what: Experiment, workdir: Path, pairs: health.Pairs) -> np.ndarray:
     train(what, workdir, make_train_dataset(what.data), start=lambda: make_start(what, what.init, ""))
     _, state, frozen = load_run(workdir)
     disparity, _ = health.predict(what.model, host_arrays(join(frozen, state.best)), pairs)
-    error = np.abs(disparity - pairs.disparity)
-    return np.array([(e[v].mean(), 100 * (e[v] > health.WRONG).mean()) for e, v in zip(error, pairs.valid, strict=True)])
-
-
-def interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float]:
-    """95 % of the mean, bootstrapped."""
-    picks = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
-    low, high = np.percentile(values[picks].mean(1), (2.5, 97.5))
-    return float(low), float(high)
+    return health.pair_errors(disparity, pairs)
 
 
 if __name__ == "__main__":

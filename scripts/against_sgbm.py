@@ -1,8 +1,9 @@
-"""A checkpoint beside semi-global matching, as a Markdown table: bad-2 (%) and EPE (px) over all pixels with ground truth.
+"""A checkpoint beside semi-global matching, as a Markdown table: bad-2 (%) and EPE (px) over all pixels with ground truth, and
+bad-2 (%) within 5 px of depth edges.
 
 python scripts/against_sgbm.py
 python scripts/against_sgbm.py --pairs my_pairs.csv --scales 0.5,0.75,1 --pictures pictures
-python scripts/against_sgbm.py --synthetic 8 --scales 0.5,0.75,1
+python scripts/against_sgbm.py --synthetic 8 --scenes crowded --scales 0.5,0.75,1
 
 Without --pairs and --synthetic: the pair "motorcycle" of scikit-image. --pairs is a table as for `bridgedepth evaluate
 --datasets custom:FILE`. --synthetic renders pairs that training has not seen: the ones to choose a scale by.
@@ -10,15 +11,18 @@ Without --pairs and --synthetic: the pair "motorcycle" of scikit-image. --pairs 
 
 import argparse
 import collections
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from bridgedepth_jax.data.formats import write_png
 from bridgedepth_jax.data.pairs import Pair as PairFiles
 from bridgedepth_jax.data.pairs import find_pairs, read_sample
-from bridgedepth_jax.data.procedural import SyntheticStereo
+from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.inference import demo
 from bridgedepth_jax.inference.run import LoadedPair
@@ -26,6 +30,15 @@ from bridgedepth_jax.inference.stereo import Predictor
 
 UNSEEN = 10_007  # seed of the rendered pairs; training has another
 SIZE, MAX_DISPARITY = (384, 640), 128.0
+JUMP, NEAR = 2.0, 5  # pixels: an edge is a larger step of the true disparity between neighbours; how near a pixel is to one
+
+
+class Cell(NamedTuple):
+    """Errors of one method on one pair; NaN where there is no edge."""
+
+    bad2: float  # per cent
+    epe: float  # pixels
+    edges: float  # bad-2 near depth edges, per cent
 
 
 @command
@@ -33,7 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="checkpoint folder or published name; default: the model of the package")
     parser.add_argument("--pairs", type=Path, help="CSV file: left, right, disparity, format")
-    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="so many rendered pairs instead")
+    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="so many rendered pairs, and those of --pairs")
+    parser.add_argument("--scenes", default="sparse", choices=("sparse", "crowded"), help="what the rendered pairs show")
     parser.add_argument("--scales", default="1", help="at which the network sees the images, separated by commas")
     parser.add_argument("--pictures", type=Path, help="folder for left | disparity | error of each pair, at the first scale")
     parser.add_argument("--devices", default="cpu", help="cpu, gpu, tpu or all")
@@ -47,23 +61,42 @@ def main() -> None:
     names = [f"scale {scale:g}" for scale in scales] + ["SGBM, filled"]
     print(f"| pair | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
     found = []
-    for pair, truth in rendered(args.synthetic) if args.synthetic else real(found_pairs):
+    scenes = rendered(args.synthetic, args.scenes)
+    asked = [scenes, real(found_pairs)] if args.synthetic or args.pairs else [iter([demo.motorcycle()])]
+    for pair, truth in itertools.chain(*asked):
         disparities = [predictor(pair.left, pair.right, scale=scale).disparity for scale in scales]
-        rows = [demo.errors(disparity, truth) for disparity in (*disparities, demo.filled_sgbm(pair, truth))]
+        near = near_edges(truth)
+        rows = [cell(disparity, truth, near) for disparity in (*disparities, demo.filled_sgbm(pair, truth))]
         print(row(pair.name, rows), flush=True)
         found.append(rows)
         if args.pictures:
             picture = demo.overview(pair.left, disparities[0], truth)
             write_png(args.pictures / f"{pair.name}.png", picture)
-    print(row("mean", [demo.Errors(*mean) for mean in np.mean(found, axis=0)]))
+    print(row("mean", [Cell(*mean) for mean in np.ma.masked_invalid(found).mean(axis=0).filled(np.nan)]))
 
 
-def row(name: str, cells: list[demo.Errors]) -> str:
-    return f"| {name} | {' | '.join(f'{cell.bad2:.1f} %, {cell.epe:.2f} px' for cell in cells)} |"
+def row(name: str, cells: list[Cell]) -> str:
+    edges = lambda c: "" if np.isnan(c.edges) else f", {c.edges:.1f} % at edges"
+    return f"| {name} | {' | '.join(f'{c.bad2:.1f} %, {c.epe:.2f} px{edges(c)}' for c in cells)} |"
+
+
+def cell(disparity: np.ndarray, truth: np.ndarray, near: np.ndarray) -> Cell:
+    edges = demo.errors(disparity, np.where(near, truth, np.nan)).bad2 if near.any() else float("nan")
+    return Cell(*demo.errors(disparity, truth), edges)
+
+
+def near_edges(truth: np.ndarray) -> np.ndarray:
+    """Known pixels within NEAR pixels (in rows and columns) of a depth edge, (H, W) bool. Holes of the truth are no edges."""
+    edges = np.zeros(truth.shape, np.uint8)  # the pixels on either side
+    across, down = (np.abs(np.diff(truth, axis=axis)) > JUMP for axis in (1, 0))
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    edges[1:] |= down
+    edges[:-1] |= down
+    return (cv2.dilate(edges, np.ones((2 * NEAR + 1,) * 2, np.uint8)) > 0) & np.isfinite(truth)
 
 
 def real(rows: Iterable[PairFiles]) -> Iterator[tuple[LoadedPair, np.ndarray]]:
-    yield demo.motorcycle()
     rows = list(rows)
     folders = collections.Counter(found.left.parent for found in rows)
     for found in rows:
@@ -76,8 +109,9 @@ def real(rows: Iterable[PairFiles]) -> Iterator[tuple[LoadedPair, np.ndarray]]:
         yield LoadedPair(name, sample["left"], sample["right"], (str(found.left), str(found.right)), None), truth
 
 
-def rendered(count: int) -> Iterator[tuple[LoadedPair, np.ndarray]]:
-    for sample in map(SyntheticStereo(*SIZE, max_disparity=MAX_DISPARITY, seed=UNSEEN).__getitem__, range(count)):
+def rendered(count: int, scenes: str) -> Iterator[tuple[LoadedPair, np.ndarray]]:
+    source = SyntheticStereo(*SIZE, max_disparity=MAX_DISPARITY, seed=UNSEEN, config=SyntheticConfig.named(scenes))
+    for sample in map(source.__getitem__, range(count)):
         truth = np.where(sample["valid"], sample["disparity"], np.nan).astype(np.float32)
         yield LoadedPair(Path(sample["name"]).name, sample["left"], sample["right"], ("left", "right"), None), truth
 

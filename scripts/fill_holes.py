@@ -3,6 +3,7 @@
     python scripts/fill_holes.py                                      every filler without a network
     python scripts/fill_holes.py --inpaint weights/inpaint --mean 4   and a checkpoint: one sample, and the mean of four
 
+Also how well the warp itself does: outside the holes against the rendered view, and its mask of what both views see.
 The scenes are those of `synthetic` without anything that breaks the equality of matching pixels, of another seed than training.
 """
 
@@ -46,10 +47,12 @@ def main(argv: list[str] | None = None) -> None:
         *args.size, max_disparity=args.max_disparity, seed=args.seed, size=args.pairs, photos=args.photos, config=config
     )
     scores: dict[str, list[float]] = {}
-    pictures, holes = [], []
-    for index in tqdm(range(args.pairs), unit="pair", file=sys.stderr):
+    pictures, holes, apart, agree = [], [], [], []
+    for index in tqdm(range(args.pairs), unit="pair", file=sys.stderr, disable=None):
         sample = data[index]
         warped = forward_warp(sample["left"], sample["disparity"].astype(np.float64))
+        apart.append(np.abs(warped.right - sample["right"])[~warped.inpaint])
+        agree.append(np.mean(warped.nonocc == sample["nonocc"]))
         if not warped.inpaint.any():
             continue
         other = lambda index=index: data[(index + 7) % args.pairs]["left"]
@@ -69,6 +72,10 @@ def main(argv: list[str] | None = None) -> None:
     print(
         f"{len(holes)} pairs of {args.size[0]} x {args.size[1]}, holes {100 * np.mean(holes):.1f} % of pixels; dB inside them"
     )
+    outside = np.concatenate(apart)
+    psnr = 10 * np.log10(255**2 / np.mean(np.square(outside)))
+    share = f"masks agree on {100 * np.mean(agree):.1f} %"
+    print(f"warp outside holes: median {np.median(outside):.2f} grey levels, {psnr:.1f} dB; {share}")
     for name, values in scores.items():
         print(f"{name:24} mean {np.mean(values):6.2f}   median {np.median(values):6.2f}")
     if args.out is not None:

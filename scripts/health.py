@@ -27,6 +27,7 @@ from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
 UNSEEN = 10_007  # seed of the rendered pairs; training has another
+BAR, SURE = 20, 0.9
 
 
 @command
@@ -37,6 +38,8 @@ def main() -> None:
     parser.add_argument("--size", default="256,512", help="height,width of them")
     parser.add_argument("--max-disparity", type=float, help="pixels; default: a quarter of the width")
     parser.add_argument("--scenes", default="sparse", choices=("sparse", "crowded"))
+    parser.add_argument("--activations", action="store_true", help="nothing else: the rest takes most of the time")
+    parser.add_argument("--no-gradient", action="store_true", help="leave out its shares, which take longest to compile")
     parser.add_argument("--last", action="store_true", help="of a --workdir: the last weights, not their average")
     parser.add_argument("--all", action="store_true", help="every module's output, not only the taps and the largest")
     parser.add_argument("--calibrate", type=Path, metavar="FOLDER", help="write the checkpoint with a fitted temperature")
@@ -70,20 +73,31 @@ def main() -> None:
             health.check_dtype(sizes, dtype)
         except InputError as error:
             print(f"Refused: {error}")
-    print("\n## Without each part\n\n| without | change, px | EPE, px | bad-2, % |\n|---|---|---|---|")
+    if args.activations:
+        return
+    print("\n## Without each part\n\n| without | change, px | EPE, px | bad-2, % | more than the whole (95 %) |")
+    print("|---|---|---|---|---|")
     for effect in health.effects(config, params, pairs):
-        print(f"| {effect.part} | {effect.change:.3g} | {effect.epe:.3f} | {effect.bad2:.2f} |", flush=True)
+        more = f"{effect.worse[0]:+.2f} to {effect.worse[1]:+.2f}"
+        print(f"| {effect.part} | {effect.change:.3g} | {effect.epe:.3f} | {effect.bad2:.2f} | {more} |", flush=True)
 
-    print("\n## Share of the squared gradient norm\n")
-    found = health.shares(gradient(config, params, pairs))
-    print("| " + " | ".join(found) + " |\n|" + "---|" * len(found))
-    print("| " + " | ".join(f"{100 * share:.2g} %" for share in found.values()) + " |")
+    if not args.no_gradient:
+        print("\n## Share of the squared gradient norm\n")
+        found = health.shares(gradient(config, params, pairs))
+        print("| " + " | ".join(found) + " |\n|" + "---|" * len(found))
+        print("| " + " | ".join(f"{100 * share:.2g} %" for share in found.values()) + " |")
 
     disparity, confidence = health.predict(config, params, pairs)
     error = np.abs(disparity - pairs.disparity)
-    print("\n## Confidence\n\n| above | share of pixels, % | mean confidence | wrong by more than 2 px, % |\n|---|---|---|---|")
+    print("\n## Confidence\n\n| from | share of pixels, % | mean confidence | wrong by more than 2 px, % | right |")
+    print("|---|---|---|---|---|")
     for row in health.reliability(confidence, error, pairs.valid):
-        print(f"| {row.low:.1f} | {100 * row.share:.1f} | {row.confidence:.3f} | {100 * row.wrong:.1f} |")
+        bar = "█" * round(BAR * (1 - row.wrong))  # the reliability diagram: bars that grow evenly are a calibrated confidence
+        print(f"| {row.low:.1f} | {100 * row.share:.1f} | {row.confidence:.3f} | {100 * row.wrong:.1f} | `{bar:<{BAR}}` |")
+    sure = pairs.valid & (confidence > SURE)
+    wrong = 100 * float((error[sure] > health.WRONG).mean()) if sure.any() else 0.0
+    share = 100 * sure.sum() / pairs.valid.sum()
+    print(f"\nAbove {SURE}: {share:.1f} % of the pixels, {wrong:.1f} % of them wrong by more than 2 px.")
     areas = health.sparsification(confidence, error, pairs.valid)
     print(f"\nArea under the sparsification curve, px: {', '.join(f'{name} {value:.3f}' for name, value in areas.items())}")
     temperature = health.fit_temperature(config, confidence, error, pairs.valid)

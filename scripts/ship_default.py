@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--origin", help="what the run started from, Markdown; left out: random weights")
     parser.add_argument("--origin-init", help="--init in the card's command")
     parser.add_argument("--origin-commands", type=Path, help="file of shell lines that make it")
+    parser.add_argument("--temperature", type=float, help="of the confidence, as scripts/health.py finds it")
     parser.add_argument("--out", type=Path, default=DEFAULT_MODEL, help="folder to write, default: that of the package")
     args = parser.parse_args()
     about, scores = (read(file) if file else "Not written yet." for file in (args.about, args.scores))
@@ -32,7 +33,8 @@ def main() -> None:
         raise InputError("--origin and --origin-init go together, expected both or none")
     commands = read(args.origin_commands) if args.origin_commands else ""
     origin = Origin(args.origin, args.origin_init, commands) if args.origin else None
-    ship(args.workdir, args.out, hardware=args.hardware, about=about, scores=scores, origin=origin)
+    words = dict(hardware=args.hardware, about=about, scores=scores)
+    ship(args.workdir, args.out, **words, origin=origin, temperature=args.temperature)
     print(args.out)
 
 

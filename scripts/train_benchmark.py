@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from bridgedepth_jax.errors import InputError, command
-from bridgedepth_jax.training.analysis import collective_bytes, compile_step, flops, memory
+from bridgedepth_jax.programs import collective_bytes, cost, memory
+from bridgedepth_jax.training.analysis import compile_step
 from bridgedepth_jax.training.configfile import override, read_config
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.start import make_start
@@ -53,7 +54,8 @@ def main() -> None:
         gib = memory(compiled)
         speed = f"{pairs_per_second(compiled, used, args.steps):.3g}" if args.steps else "-"
         numbers = " | ".join(f"{gib[name]:.3g}" for name in ("arguments", "temporary", "peak"))
-        print(f"| {count} | {fsdp} | {speed} | {numbers} | {flops(compiled) / 1e9:.4g} | {words or 'none'} |", flush=True)
+        gflop = cost(compiled, "flops") / 1e9
+        print(f"| {count} | {fsdp} | {speed} | {numbers} | {gflop:.4g} | {words or 'none'} |", flush=True)
 
 
 def pairs_per_second(compiled, experiment, steps: int) -> float:

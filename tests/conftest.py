@@ -47,12 +47,21 @@ install_import_hook("bridgedepth_jax", "shapes.check")  # the shapes that annota
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
-trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc, which keeps what compilers have freed until it is told
+
+
+def give_back(event: str, seconds: float, **_: object) -> None:
+    """After a large program was compiled, before it runs."""
+    if event == "/jax/core/compile/backend_compile_duration" and seconds > 5 and trim is not None:
+        trim(0)
+
+
+jax.monitoring.register_event_duration_secs_listener(give_back)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def forget() -> Iterator[None]:
-    """Programs of one file are of no use to the next, and glibc keeps what compilers have freed until it is told."""
+    """Programs of one file are of no use to the next."""
     yield
     jax.clear_caches()
     if trim is not None:

@@ -225,6 +225,20 @@ def _booster(split: str) -> "Layout":
     return write
 
 
+def _mfs35k(root: Path, index: int, disparity: float) -> None:
+    folder, name = root / "MfS35K", ("coco_1", "diw_2")[index]
+    _views(folder, index, disparity, f"left/{name}.png", f"right/{name}.png")
+    _npy(folder / f"disparity/{name}.npy", _full(disparity))
+    _npy(folder / f"confidence/{name}.npy", np.linspace(0, 1, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH))
+    for mask, columns in (("nocc", np.s_[round(disparity) :]), ("inpaint", np.s_[WIDTH - round(disparity) :])):
+        values = np.zeros((HEIGHT, WIDTH), np.uint8)
+        values[:, columns] = 255
+        _image(folder / f"{mask}/{name}.png", values)
+    line = f"left/{name}.png right/{name}.png disparity/{name}.npy confidence/{name}.npy nocc/{name}.png inpaint/{name}.png"
+    with open(folder / "MfS35K.txt", "a" if index else "w") as file:
+        file.write(line + "\n")
+
+
 Layout = Callable[[Path, int, float], None]
 _FLYING = "FlyingThings3D/frames_finalpass"
 LAYOUTS: dict[str, Layout] = {
@@ -257,6 +271,7 @@ LAYOUTS: dict[str, Layout] = {
     "in_stereo2k": _in_stereo2k,
     "booster": _booster("train"),
     "booster_test": _booster("test"),
+    "mfs35k": _mfs35k,
 }
 # How many pairs a set has when everything above is written (kitti_* that join splits have no layout of their own).
 PAIRS = {
@@ -266,4 +281,5 @@ PAIRS = {
     "middlebury_Q": 2, "middlebury_F_test": 2, "middlebury_H_test": 2, "middlebury_Q_test": 2, "middlebury_2005": 18,
     "middlebury_2006": 18, "middlebury_2014": 6, "middlebury_2021": 6, "sintel_stereo": 4, "falling_things": 4, "tartan_air": 2,
     "crestereo": 8, "vkitti2": 10, "carla_highres": 2, "in_stereo2k": 6, "booster": 8, "booster_test": 4,
+    "mfs35k": 2,
 }  # fmt: skip

@@ -11,11 +11,11 @@ import pytest
 from bridgedepth_jax import commands
 from bridgedepth_jax.convert import diffusion, flux
 from bridgedepth_jax.convert.rules.bridge_mde import FLUX
-from bridgedepth_jax.convert.safetensors import write_safetensors
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.diffusion import flow
 from bridgedepth_jax.networks.diffusion.config import AutoencoderConfig, FlowConfig, FluxConfig
 from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint
+from bridgedepth_jax.store.safetensors import write_safetensors
 from bridgedepth_jax.systems.bridge_mde.generator import lora, pipeline
 from bridgedepth_jax.systems.bridge_mde.generator.config import GeneratorConfig, RewardTask
 from bridgedepth_jax.systems.bridge_mde.manifests import expected_tensors

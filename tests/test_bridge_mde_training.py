@@ -364,7 +364,7 @@ def test_names_of_metric_files_carry_their_depth():
     found = {name: named_config(row) for name, row in rows.items() if "metric" in name}
     assert len(found) == 6
     assert {config.max_depth for config in found.values() if config} == {20.0, 80.0}
-    assert rows["bridge_mde"] == ("bridge_mde", "Dingning/BRIDGE", "bridge.pth", "")
+    assert rows["bridge_mde"] == ("bridge_mde", "Dingning/BRIDGE", "bridge.pth", "", ())
     with pytest.raises(ValueError, match="a metric head without max_depth"):
         dataclasses.replace(TINY, head="metric")
 
@@ -398,13 +398,14 @@ def test_original_files_go_there_and_back_to_the_bit(kind, head, tmp_path):
     originals = {rules.name(path): original_shape(shape, rules.layout(rules.name(path))) for path, shape in names.items()}  # type: ignore[arg-type]
     state = {name: synth_value(name, shape) for name, shape in originals.items()}
     ordered = {name: state[name] for name in sorted(state, key=rules.order_key)}
-    for folder in ("one", "two"):  # the file's name is inside it
-        (tmp_path / folder).mkdir()
-    write_pth(tmp_path / "one" / "net.pth", ordered)
-    found = convert_file(kind, tmp_path / "one" / "net.pth", config=config)
+    first, second = tmp_path / "first" / "weights.pth", tmp_path / "second" / "weights.pth"  # a file holds its own name
+    first.parent.mkdir()
+    second.parent.mkdir()
+    write_pth(first, ordered)
+    found = convert_file(kind, first, config=config)
     assert (found.kind, found.config) == (kind, config)
-    write_original(tmp_path / "two" / "net.pth", found)
-    assert (tmp_path / "one" / "net.pth").read_bytes() == (tmp_path / "two" / "net.pth").read_bytes()
+    write_original(second, found)
+    assert first.read_bytes() == second.read_bytes()
     # What a metric file is, it does not say: the name or --max-depth does.
     save_checkpoint(tmp_path / "checkpoint", found)
     assert DepthPredictor.load(tmp_path / "checkpoint").metric == (head == "metric")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bridgedepth_jax import commands
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.config import DepthConfig
 from bridgedepth_jax.store import checkpoint
@@ -48,6 +49,56 @@ def assert_equal(a: Checkpoint, b: Checkpoint) -> None:
 
 def test_round_trip(folder):
     assert_equal(load_checkpoint(folder), make())
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_safetensors_round_trip(folder, tmp_path, dtype):
+    """By the command, from one layout to the other; equal to the bit, and loaded wherever a checkpoint is."""
+    commands.main(["convert", "to-safetensors", str(folder), str(tmp_path / "out"), *(["--dtype", dtype] if dtype else [])])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.safetensors", "config.json"}
+    found, expected = load_checkpoint(tmp_path / "out"), make()
+    if dtype:
+        half = {name: value.astype(checkpoint.DTYPES[dtype]) for name, value in flatten(expected.params).items()}
+        expected = dataclasses.replace(expected, params=unflatten({n: v.astype(np.float32) for n, v in half.items()}))
+    assert_equal(found, expected)
+    save_checkpoint(tmp_path / "back", load_checkpoint(tmp_path / "out", dtype=None))
+    assert_equal(load_checkpoint(tmp_path / "back"), expected)
+
+
+def test_damaged_safetensors_are_named(folder, tmp_path):
+    checkpoint.save_safetensors(tmp_path / "out", make())
+    file, text = (tmp_path / "out" / name for name in ("model.safetensors", "config.json"))
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=r"parameter .* has sha256 .*, expected"):
+        load_checkpoint(tmp_path / "out")
+    file.write_bytes(data[:-8])
+    with pytest.raises(InputError, match="truncated"):
+        load_checkpoint(tmp_path / "out")
+    text.write_text("{")
+    with pytest.raises(InputError, match="truncated"):
+        load_checkpoint(tmp_path / "out")
+    checkpoint.save_safetensors(tmp_path / "out", make())
+    text.unlink()
+    with pytest.raises(InputError, match=r"config\.json is missing or damaged"):
+        load_checkpoint(tmp_path / "out")
+
+
+def test_parameters_are_written_in_groups(folder, tmp_path, monkeypatch):
+    """However few fit in a group, the folder holds the same; no more than a group is copied at a time."""
+    monkeypatch.setattr(checkpoint, "GROUP", 256)
+    sizes, plain = [], checkpoint.ocp.type_handlers.NumpyHandler.serialize
+
+    async def serialize(self, values, infos, args=None):
+        sizes.append([value.nbytes for value in values])
+        return await plain(self, values, infos, args)
+
+    monkeypatch.setattr(checkpoint.ocp.type_handlers.NumpyHandler, "serialize", serialize)
+    save_checkpoint(tmp_path / "out", make())
+    assert_equal(load_checkpoint(tmp_path / "out"), make())
+    assert sum(map(len, sizes)) == len(flatten(make().params))
+    assert len(sizes) > 5 and all(len(group) == 1 or sum(group) <= 256 for group in sizes)
 
 
 def test_no_file_knows_where_it_was_written(folder):

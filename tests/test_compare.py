@@ -75,6 +75,9 @@ def test_command(images, tmp_path, capsys):
     command = ["report", "compare", *map(str, paths)]
     main(command)
     assert "| epe | 50 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*command, "--protocols", "papper"])
+    assert "unknown protocol 'papper', did you mean paper? Known: " in capsys.readouterr().err
     paths[1].write_text("{}")
     with pytest.raises(SystemExit):
         main(command)

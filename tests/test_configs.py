@@ -46,7 +46,11 @@ def at_the_top(monkeypatch):
 def test_every_config_builds_its_model_and_optimiser(path):
     experiment = load(path.stem)
     state, frozen = experiment.abstract_state(experiment.objective())  # asserts that every parameter is in one group
-    assert list(frozen) == ([] if experiment.task.train_mono else ["mono"])
+    if getattr(experiment.task, "only", ""):
+        only = [name.rstrip("/") for name in experiment.task.only]
+        assert list(state.params) == only and not set(only) & set(frozen)
+    else:
+        assert list(frozen) == ([] if experiment.task.train_mono else ["mono"])
     assert jax.tree.structure(state.moments.mu) == jax.tree.structure(state.params)
     assert Experiment.from_dict(experiment.to_dict()) == experiment
     assert experiment.data.crop[0] % 16 == experiment.data.crop[1] % 16 == 0

@@ -49,3 +49,5 @@ def test_the_command(tmp_path):
     assert "eth3d                  ok      2 of 27 pairs" in done.stdout
     done = run("--root", tmp_path, "eth3d", "things")
     assert done.returncode == 1 and "things                 absent" in done.stdout
+    done = run("--root", tmp_path / "elsewhere")
+    assert done.returncode == 2 and "no such folder" in done.stderr and not done.stdout

@@ -43,7 +43,14 @@ FILES = {
 def test_every_reference_file_and_every_format_is_checked():
     with np.load(READERS / "expected.npz") as expected:
         assert {key.replace("|", "/") for key in expected.files if not key.endswith(":valid")} == set(FILES)
-    assert set(FILES.values()) == set(FORMATS)
+    assert set(FILES.values()) == set(FORMATS) - {"npy"}  # which is no data set's
+
+
+def test_an_array_of_disparities(tmp_path):
+    np.save(tmp_path / "disparity.npy", np.array([[1.5, 0, np.nan], [np.inf, -2, 3]], np.float32))
+    disparity, valid = read_disparity(tmp_path / "disparity.npy", "npy")
+    np.testing.assert_array_equal(disparity, [[1.5, 0, 0], [0, 0, 3]])
+    np.testing.assert_array_equal(valid, disparity > 0)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -175,11 +182,35 @@ def test_wrong_format_says_what_was_expected(file, format, words):
         read_disparity(READERS / file, format)
 
 
+@pytest.mark.parametrize(
+    ("format", "dtype", "scale"), [("png", np.uint8, 1), ("png:4", np.uint8, 4), ("png:256", np.uint16, 256)]
+)
+def test_png_of_any_scale(tmp_path, format, dtype, scale):
+    values = np.array([[0, 1, 7], [200, 255, 3]], dtype)
+    write_png(tmp_path / "d.png", values)
+    disparity, valid = read_disparity(tmp_path / "d.png", format)
+    np.testing.assert_array_equal(disparity, values / np.float32(scale))
+    np.testing.assert_array_equal(valid, values > 0)
+    for wrong in ("png:0", "png:-1", "png:", "png:x", "pngs"):
+        with pytest.raises(InputError, match=r"unknown disparity format .*png:SCALE such as png:16"):
+            read_disparity(tmp_path / "d.png", wrong)
+    write_png(tmp_path / "colour.png", np.zeros((2, 3, 3), np.uint8))
+    with pytest.raises(InputError, match="expected one channel of uint8 or uint16"):
+        read_disparity(tmp_path / "colour.png", format)
+
+
+def test_middlebury_does_without_its_mask(tmp_path):
+    """With it, valid is what both cameras see; without, all that has a disparity: what "all" means in both cases."""
+    whole, seen = read_disparity(READERS / "middlebury" / "disp0GT.pfm", "middlebury")
+    (tmp_path / "disp0GT.pfm").write_bytes((READERS / "middlebury" / "disp0GT.pfm").read_bytes())
+    disparity, valid = read_disparity(tmp_path / "disp0GT.pfm", "middlebury")
+    np.testing.assert_array_equal(disparity, whole)
+    np.testing.assert_array_equal(valid, disparity > 0)
+    assert (valid & ~seen).any() and not (seen & ~valid).any()
+
+
 def test_files_that_must_lie_beside(tmp_path):
-    for file, format, beside in (
-        ("middlebury/disp0GT.pfm", "middlebury", "mask0nocc.png"),
-        ("falling/000000.left.depth.png", "falling_things", "_camera_settings.json"),
-    ):
+    for file, format, beside in (("falling/000000.left.depth.png", "falling_things", "_camera_settings.json"),):
         path = tmp_path / Path(file).name
         path.write_bytes((READERS / file).read_bytes())
         with pytest.raises(InputError, match=beside):

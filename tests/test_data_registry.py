@@ -58,8 +58,8 @@ def test_found_paired_and_read(tree, name):
 
 def test_nonoccluded_pixels_where_the_set_has_them(tree):
     with_mask = {name for name in FILE_SETS if find_pairs(name, tree)[0].nonocc}
-    assert with_mask == {name for name in FILE_SETS if name.startswith(("kitti", "eth3d", "middlebury_")) and not name.endswith(
-        ("_test", "2005", "2006", "2014", "2021"))}  # fmt: skip
+    masked, without = ("kitti", "eth3d", "middlebury_", "mfs"), ("_test", "2005", "2006", "2014", "2021")
+    assert with_mask == {name for name in FILE_SETS if name.startswith(masked) and not name.endswith(without)}
     sample = read_sample(find_pairs("eth3d", tree)[0])
     assert not sample["nonocc"][:, :16].any() and sample["nonocc"][:, 16:].all() and sample["valid"][5].all()
 
@@ -101,6 +101,23 @@ def test_deleting_a_file_names_it(tmp_path, name, side):
     # Of the left image only its lone right one is left to name.
     folder = str(partner).replace("camera_00", "camera_02") if "booster" in name else str(partner)
     assert folder in str(error.value)
+
+
+def test_lists_of_files(tree, tmp_path):
+    """Pairs made from photographs: confidence and both masks come with them; a line that is not whole is named."""
+    sample = read_sample(find_pairs("mfs35k", tree)[1])
+    assert sample["confidence"].dtype == np.float32 and sample["confidence"].min() == 0 and sample["confidence"].max() == 1
+    assert not sample["nonocc"][:, :9].any() and sample["nonocc"][:, 9:].all()
+    assert sample["inpaint"][:, -9:].all() and not sample["inpaint"][:, :-9].any()
+    assert sample.get("kind") == "dense"
+    listing = miniature.build(tmp_path, "mfs35k") / "MfS35K" / "MfS35K.txt"
+    listing.write_text(listing.read_text().replace(" inpaint/diw_2.png", ""))
+    with pytest.raises(InputError, match=r"MfS35K\.txt, line 2: 5 files, expected left, right, disparity, confidence"):
+        find_pairs("mfs35k", tmp_path)
+    np.save(tmp_path / "MfS35K" / "confidence" / "coco_1.npy", np.full((48, 80), 2.0))
+    listing.write_text(listing.read_text().splitlines()[0])
+    with pytest.raises(InputError, match=r"coco_1\.npy: 2\.0 to 2\.0, expected confidence in 0..1"):
+        read_sample(find_pairs("mfs35k", tmp_path)[0])
 
 
 def test_middlebury_2014_needs_all_three_exposures(tmp_path):

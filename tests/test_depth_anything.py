@@ -10,7 +10,7 @@ from bridgedepth_jax import DepthPredictor, InputError, commands
 from bridgedepth_jax.data.formats import read_pfm, write_png
 from bridgedepth_jax.inference.depth import network_size
 from bridgedepth_jax.networks.depth_anything import DepthAnything
-from bridgedepth_jax.ops.resize import resize_aligned
+from bridgedepth_jax.ops.resize import resize_map
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.visualize import colorize
 
@@ -63,7 +63,7 @@ def test_other_sizes():
 
 def test_aligned_resize_keeps_the_corners():
     plane = np.add.outer(np.arange(5.0), 10 * np.arange(7.0)).astype(np.float32)
-    large = resize_aligned(plane, 9, 25)
+    large = resize_map(plane, 9, 25)
     np.testing.assert_allclose(large, np.add.outer(np.arange(9) / 2, np.arange(25) * 2.5), rtol=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_equals_the_network(predictor, params):
     depth = jax.jit(DepthAnything(tiny.MONO).apply)({"params": params}, normalised[None])[0]
     result = predictor(image, size=56)
     assert type(result) is np.ndarray and result.dtype == np.float32 and result.shape == (40, 65) and result.std() > 1e-3
-    np.testing.assert_allclose(result, resize_aligned(np.asarray(depth), 40, 65), atol=1e-4)
+    np.testing.assert_allclose(result, resize_map(np.asarray(depth), 40, 65), atol=1e-4)
     batch = predictor(np.stack([image, image[::-1]]), size=56)
     np.testing.assert_allclose(batch[0], result, atol=1e-4)
     assert batch.shape == (2, 40, 65) and np.abs(batch[1] - result).max() > 1e-3
@@ -94,7 +94,7 @@ def test_command(checkpoint, predictor, tmp_path, capsys):
         np.testing.assert_array_equal(read_pfm(out / f"{i}_disparity.pfm"), expected)
         np.testing.assert_array_equal(np.load(out / f"{i}_disparity.npy"), expected)
         np.testing.assert_array_equal(cv2.imread(str(out / f"{i}_color.png"))[..., ::-1], colorize(expected))
-    assert "2/2" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""  # progress is for terminals
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,16 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.diffusion import attention, parity, schedule
 from bridgedepth_jax.networks.diffusion.autoencoder import AutoencoderKL, decode_tiled, encode_tiled
 from bridgedepth_jax.networks.diffusion.config import AutoencoderConfig, ScheduleConfig, UNetConfig
-from bridgedepth_jax.networks.diffusion.inpainting import crop_edges, make_inpainter, pad_edges, space_to_depth_codec
+from bridgedepth_jax.networks.diffusion.inpainting import (
+    Basis,
+    crop_edges,
+    fill_rows,
+    make_inpainter,
+    pad_edges,
+    space_to_depth_codec,
+)
 from bridgedepth_jax.networks.diffusion.unet import UNet2DConditionModel
+from bridgedepth_jax.systems.zerostereo.fillers import Scene, row
 
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "reference" / "diffusion"
@@ -138,7 +146,27 @@ def test_a_sample_does_not_depend_on_its_batch():
     assert np.abs(np.asarray(low - whole)).max() < 0.1 * np.abs(np.asarray(whole)).max()
 
 
-def test_inpainting_keeps_what_is_no_hole():
+def test_rows_are_filled_as_by_the_filler_and_a_difference_is_undone():
+    rng = np.random.default_rng(0)
+    image, hole = rng.uniform(-1, 1, (2, 9, 14, 3)).astype(np.float32), rng.random((2, 9, 14)) < 0.4
+    hole[0, 3], hole[1, :, -5:] = True, True
+    filled = np.asarray(jax.jit(fill_rows)(jnp.asarray(image), jnp.asarray(hole, jnp.float32)))
+    for number in range(2):
+        levels = np.where(hole[number][..., None], 0, image[number] * 127.5 + 127.5)
+        scene = Scene(levels, hole[number], np.zeros((9, 14, 3), np.uint8), lambda: np.zeros((9, 14, 3), np.uint8))
+        empty = hole[number].all(1)
+        np.testing.assert_array_equal(row(scene)[~empty], np.round(filled[number][~empty] * 127.5 + 127.5))
+        assert not filled[number][empty].any()
+    for basis in (Basis(), Basis(3.0)):
+        known = basis.known(jnp.asarray(image), jnp.asarray(hole, jnp.float32))
+        drawn = basis.unknown(jnp.asarray(image), known)
+        np.testing.assert_allclose(basis.whole(drawn, known), image, atol=1e-6)
+        np.testing.assert_array_equal(np.asarray(known)[~hole], image[~hole])
+        assert basis.gain == 0 or not np.asarray(drawn)[~hole].any()
+
+
+@pytest.mark.parametrize("basis", [Basis(), Basis(3.0)])
+def test_inpainting_keeps_what_is_no_hole(basis):
     codec = space_to_depth_codec(4)
     image = jax.random.uniform(jax.random.key(0), (1, 18, 27, 3), minval=-1)
     mask = jnp.zeros((1, 18, 27)).at[:, 3:9, 5:20].set(1)
@@ -149,7 +177,7 @@ def test_inpainting_keeps_what_is_no_hole():
     start = jax.random.normal(jax.random.key(1), (1, 5, 7, 48))
     model = UNet2DConditionModel(TINY)
     params = draw(jax.eval_shape(model.init, jax.random.key(2), jnp.zeros((1, 5, 7, 112)), 0, context))["params"]
-    inpaint = make_inpainter(TINY, codec, ScheduleConfig(), 3)
+    inpaint = make_inpainter(TINY, codec, ScheduleConfig(), 3, basis=basis)
     found = inpaint({"unet": params}, image, mask, context, start)
     np.testing.assert_array_equal(found.blended[0][mask[0] == 0], image[0][mask[0] == 0])
     np.testing.assert_array_equal(found.blended[0][mask[0] == 1], found.decoded[0][mask[0] == 1])

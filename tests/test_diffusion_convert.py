@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from synth import synth_value
 
+from bridgedepth_jax.convert import published
 from bridgedepth_jax.convert.__main__ import main as convert
-from bridgedepth_jax.convert.safetensors import SafeTensors, write_safetensors
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.diffusion.unet import UNet2DConditionModel
 from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint
+from bridgedepth_jax.store.safetensors import SafeTensors, write_safetensors
 from bridgedepth_jax.systems.zerostereo.config import InpaintingTask
 from bridgedepth_jax.systems.zerostereo.system import check
 
@@ -112,6 +113,44 @@ def test_old_attention_names_and_kernels(tmp_path):
     convert(["diffusers", str(build(tmp_path / "new")), str(tmp_path / "b")])
     a, b = (flatten(load_checkpoint(tmp_path / name).params) for name in "ab")
     assert all(np.array_equal(a[key], b[key]) for key in b) and a.keys() == b.keys()
+
+
+@pytest.mark.parametrize("name", ["zerostereo_stereogen", "stable_diffusion_2_inpainting"])
+def test_published_folders_are_fetched_and_pinned(tmp_path, monkeypatch, capfd, name):
+    """A folder of a repository, or all of one, by name: each file of one commit; other files later are refused."""
+    import huggingface_hub as hub
+
+    row = published.published()[name]
+    part = Path("." if row.file == "." else row.file)
+    build(tmp_path / "repository" / part)
+    monkeypatch.setenv("BRIDGEDEPTH_CACHE", str(tmp_path / "cache"))
+    asked = []
+
+    def download(repository, file, *, revision, cache_dir, local_files_only=False):
+        target = Path(cache_dir) / "snapshots" / revision / file
+        if local_files_only and not target.exists():
+            raise hub.errors.LocalEntryNotFoundError("not there")
+        asked.append((repository, revision, file))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((tmp_path / "repository" / file).read_bytes())
+        return str(target)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub.HfApi, "model_info", lambda self, repository, revision: type("Info", (), {"sha": "abc"}))
+    convert(["diffusers", name, str(tmp_path / "a")])
+    assert {(repository, revision) for repository, revision, _ in asked} == {(row.repository, "abc")}
+    assert [file for *_, file in asked] == [(part / file).as_posix() for file in row.files]
+    convert(["diffusers", str(tmp_path / "repository" / part), str(tmp_path / "b")])
+    first, second = (load_checkpoint(tmp_path / folder) for folder in "ab")
+    assert first.provenance["sha256"] == second.provenance["sha256"] and first.provenance["name"] == name
+    assert ("MIT" in first.provenance["licence"]) == (name == "zerostereo_stereogen")
+    assert all(map(np.array_equal, *(flatten(c.params).values() for c in (first, second))))
+    assert load_checkpoint(published.resolve(name)).provenance == first.provenance
+    config = tmp_path / "repository" / part / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("0.8.0", "0.9.0"))
+    for file in (tmp_path / "cache").rglob("scheduler_config.json"):
+        file.write_bytes(config.read_bytes())
+    assert "as fetched before" in fails(capfd, "diffusers", name, tmp_path / "c")
 
 
 def test_what_is_refused(tmp_path, capfd):

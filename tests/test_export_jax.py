@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,9 +13,11 @@ import tiny
 from bridgedepth_jax.commands import export_jax, export_onnx
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.export import pairs
+from bridgedepth_jax.export.jax_export import LOADER
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.system import find_system
 
+EXPORTED = Path(__file__).parent / "reference" / "export"
 ELSEWHERE = """
 import sys
 import numpy as np
@@ -55,6 +58,33 @@ def test_read_where_there_is_only_jax(beside, folder, tmp_path):
             assert difference.median < 5e-5 and difference.beyond == 0
     with pytest.raises(InputError, match=r"model.jax exists"):
         run(export_jax, "--checkpoint", folder, "--height", 37, "--width", 50, "--out", tmp_path / "model.jax", *beside)
+
+
+@pytest.mark.parametrize("version", ["0.10.2", "0.12.0"])
+def test_files_of_other_versions_of_jax_are_read(version, tmp_path):
+    """Convolution, softmax, sort, look-up and loop, written by `save_function`; by the later version for a batch of 2."""
+    left, right = np.random.default_rng(1).integers(0, 256, (2, 2, 8, 12, 3)).astype(np.float32)
+    np.savez(tmp_path / "images.npz", left=left, right=right)
+    (tmp_path / "model.jax").write_bytes((EXPORTED / f"jax_{version}.jax").read_bytes())
+    (tmp_path / "model_loader.py").write_text(LOADER)
+    subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, check=True)
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 3, 8)).astype(np.float32)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(left - right, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (1, 2))
+    x = 0.01 * np.einsum("byxcij,ijcd->byxd", around, kernel)
+    x = np.exp(x - x.max(-1, keepdims=True))
+    x /= x.sum(-1, keepdims=True)
+    first = np.take_along_axis(np.sort(x, -1), x.argmax(-1)[..., None], -1)[..., 0]
+    with np.load(tmp_path / "results.npz") as results:
+        found = list(results.values())
+    np.testing.assert_allclose(found[0], first, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found[1], 0.5 * (np.cumsum(first, 1) - first + first[:, :1]), rtol=1e-4, atol=1e-6)
+
+
+def test_without_flatbuffers(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(InputError, match="flatbuffers is not installed: pip install flatbuffers"):
+        run(export_jax, "--checkpoint", folder, "--height", 37, "--width", 50, "--out", tmp_path / "model.jax")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

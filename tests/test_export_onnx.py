@@ -19,6 +19,8 @@ from bridgedepth_jax.export.onnx import to_graph
 from bridgedepth_jax.export.onnx_graph import write
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.system import find_system
+from bridgedepth_jax.systems.bridgedepth.config import SGMConfig
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
 HEIGHT, WIDTH = 37, 50  # padded to 48x64
 
@@ -51,6 +53,13 @@ PROGRAMS = {
     "stacks": lambda x: jnp.stack([x, 2 * x], 1).transpose(3, 1, 0, 2, 4).reshape(4, -1),
     "rolls and tiles": lambda x: jnp.tile(jnp.roll(x, (1, -2), (1, 3)), (1, 2, 1, 1)),
     "loops": lambda x: lax.scan(lambda c, row: (c + row, c * row), x[0], x, reverse=True)[1],
+    "long loops": lambda x: jnp.vstack(
+        lax.scan(lambda c, r: (c * 0.5 + r + x[0, 0, 1], c * r), x[0, 0, 0], x.reshape(-1, 5), reverse=True)
+    ),
+    "long loops ahead": lambda x: lax.scan(
+        lambda c, r: (c + r.max(), jnp.minimum(c, jnp.pad(r, 1, constant_values=np.inf))), jnp.float32(0), x.reshape(-1, 5)
+    )[1],
+    "followers": lambda x: jnp.argsort(jnp.round(x), 2) + 10 * jnp.argsort(x, 3),  # equal values keep their order
     "maps": lambda x: lax.map(lambda row: row @ row.swapaxes(-1, -2), x),
     "products": lambda x: jnp.einsum("bhij,bkij->jhbk", x, x) + jnp.einsum("bhij,ck->bhkij", x, x[0, 0, :3]).sum(),
     "batched products": lambda x: jnp.einsum("bhij,bhkj->hbik", x, x),
@@ -105,6 +114,23 @@ def test_transposes_are_joined(tmp_path):
     assert [node.operator for node in graph.nodes] == ["Add", "Identity"]
 
 
+def test_a_long_loop_is_one_node_unless_it_computes_in_float16(tmp_path):
+    def program(x, dtype):
+        weight = jnp.asarray(random(5, 5, seed=3))
+        step = lambda c, row: ((jnp.tanh(c @ weight + row)).astype(dtype).astype(np.float32), c)
+        return lax.scan(step, x[0], x)[1]
+
+    x = random(40, 5)
+    for dtype, operators in ((np.float32, 1), (np.float16, 0)):
+        found, graph = through_onnx(tmp_path / "x.onnx", lambda x, dtype=dtype: program(x, dtype), x)
+        np.testing.assert_allclose(found, np.asarray(jax.jit(program, static_argnums=1)(x, dtype)), atol=2e-3)
+        assert sum(node.operator == "Scan" for node in graph.nodes) == operators
+        assert (graph.count() < 20) == bool(operators)
+        assert all(name in graph.constants or not name.startswith("c_") for node in graph.nodes for name in node.inputs)
+    with pytest.raises(InputError, match="scan of 300 steps in float16"):
+        through_onnx(tmp_path / "x.onnx", lambda x: program(x, np.float16), random(300, 5))
+
+
 @pytest.mark.parametrize(
     ("program", "named"),
     [(lambda x: lax.erf_inv(x), "erf_inv"), (lambda x: lax.while_loop(lambda c: c.sum() < 9, lambda c: c + 1, x), "while")],
@@ -127,22 +153,23 @@ def pair():
     return tiny.images(HEIGHT, WIDTH)
 
 
-def test_a_network_of_two_inputs_and_batches(checkpoint, pair, tmp_path):
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_a_network_of_two_inputs_and_batches(batch, checkpoint, pair, tmp_path):
     said = []
     sizes = ((HEIGHT, WIDTH), (48, 64))
-    options = pairs.OnnxOptions(sizes, batch=2, input="uint8")
-    files = pairs.export_onnx(*checkpoint, tmp_path / "out", "tiny", pair, options, said.append)
+    options = pairs.OnnxOptions(sizes, batch=batch, input="uint8")
+    files = [row.path for row in pairs.export_onnx(*checkpoint, tmp_path / "out", "tiny", pair, options, said.append)]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["tiny.weights", "tiny_37x50.onnx", "tiny_48x64.onnx"]
-    one = pairs.OnnxOptions(sizes[:1], batch=2)
-    (single,) = pairs.export_onnx(*checkpoint, tmp_path / "float", "tiny", pair, one, said.append)
+    one = pairs.OnnxOptions(sizes[:1], batch=batch)
+    ((single, *_),) = pairs.export_onnx(*checkpoint, tmp_path / "float", "tiny", pair, one, said.append)
     assert [p.name for p in (tmp_path / "float").iterdir()] == ["tiny_37x50.onnx"]  # weights inside
 
-    images = pairs.resized(*pair, HEIGHT, WIDTH, 2)
+    images = pairs.resized(*pair, HEIGHT, WIDTH, batch)
     from_bytes = pairs.run_onnx(files[0], images)
     from_floats = pairs.run_onnx(single, [image.astype(np.float32) for image in images])
     expected = jax.jit(pairs.nchw(find_system("bridgedepth"), tiny.MODEL))(checkpoint[0].params, *images)
     for a, b, c in zip(from_bytes, from_floats, expected, strict=True):
-        assert a.shape == (2, 1, HEIGHT, WIDTH)
+        assert a.shape == (batch, 1, HEIGHT, WIDTH)
         np.testing.assert_array_equal(a, b)
         difference = pairs.compare(a, np.asarray(c))
         assert difference.median <= 5e-4 and difference.beyond <= 0.02  # of synthetic weights
@@ -151,15 +178,32 @@ def test_a_network_of_two_inputs_and_batches(checkpoint, pair, tmp_path):
     model = onnx.load(str(single))
     assert (model.opset_import[0].version, model.ir_version) == (17, 8)
     words = {entry.key: entry.value for entry in model.metadata_props}
-    assert (words["height"], words["width"], words["batch"]) == ("37", "50", "2")
+    assert (words["height"], words["width"], words["batch"]) == ("37", "50", str(batch))
     assert (words["dtype"], words["input"], words["licence"]) == ("float32", "float32", "MIT")
     assert len(words["checkpoint_sha256"]) == 64 and words["version"]
+
+
+OPTIONS = tiny.MODEL.replace(
+    bounded_prior=True, upsampling=8, learned_confidence=True, temperature=1.3, sgm=SGMConfig(candidates=2)
+)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_all_options_together(dtype, checkpoint, pair, tmp_path):
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    found = Checkpoint("bridgedepth", tiny.params(BridgeDepth(OPTIONS), image, image), OPTIONS, {})
+    options = pairs.OnnxOptions(((HEIGHT, WIDTH),), batch=2 if dtype == "float32" else 1, dtype=dtype)
+    (exported,) = pairs.export_onnx(found, checkpoint[1], tmp_path, "all", pair, options, lambda _: None)
+    if dtype == "float32":
+        assert exported.difference.median <= 5e-4 and exported.difference.beyond <= 0.02
+    operators = [node.op_type for node in onnx.load(str(exported.path)).graph.node]
+    assert operators.count("Scan") == 4  # down and across, each both ways, of the coarse and of the fine matching
 
 
 def test_float16_is_float16_where_it_may_be(checkpoint, pair, tmp_path):
     said = []
     options = pairs.OnnxOptions(((HEIGHT, WIDTH),), dtype="float16")
-    (file,) = pairs.export_onnx(*checkpoint, tmp_path, "tiny", pair, options, said.append)
+    ((file, *_),) = pairs.export_onnx(*checkpoint, tmp_path, "tiny", pair, options, said.append)
     graph = onnx.shape_inference.infer_shapes(onnx.load(str(file))).graph
     kinds = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT

@@ -1,16 +1,20 @@
 """The health report: sizes and the first bad layer, parts switched off, calibration against plain counting."""
 
+import jax
 import numpy as np
 import pytest
 import tiny
 
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.inference.stereo import Predictor
 from bridgedepth_jax.store.checkpoint import flatten, unflatten
 from bridgedepth_jax.systems.bridgedepth import health
 from bridgedepth_jax.systems.bridgedepth.config import SGMConfig
+from bridgedepth_jax.systems.bridgedepth.losses import StereoTask
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
+from bridgedepth_jax.systems.bridgedepth.system import objective
 
-CONFIG = tiny.MODEL.replace(bounded_prior=True, sgm=SGMConfig(1), upsampling=8, learned_confidence=True)
+CONFIG = tiny.MODEL.replace(bounded_prior=True, sgm=SGMConfig(1, columns=2), upsampling=8, fusion=8, learned_confidence=True)
 SIZE = 48, 64
 
 
@@ -66,7 +70,9 @@ def test_a_part_is_switched_off_by_its_own_parameters_alone(params):
         if name == "second candidate":
             assert config.dpn.num_proposals == 1 and not different
         elif name == "classical evidence":
-            assert not config.sgm.candidates and {path.split("/")[0] for path in different} == {"classical"}
+            assert not config.sgm.candidates and {path.split("/")[0] for path in different} == {"classical", "fusion"}
+        elif name == "last choice":
+            assert not config.fusion and config.sgm == CONFIG.sgm and {path.split("/")[0] for path in different} == {"fusion"}
         elif name == "correlation":
             assert different == {"stereo_encoder/ffn/fc1/kernel"}
         else:
@@ -83,6 +89,29 @@ def test_the_effect_of_a_part_is_seen(pairs, params, monkeypatch):
     assert rows["nothing"].change == 0
     for part in ("correlation", "monocular updates, stage 1", "propagation", "image in the upsampling"):
         assert rows[part].change > 0
+
+
+def test_half_precision_that_overflows_is_refused_with_the_name_of_the_layer(params):
+    Predictor(CONFIG, params, dtype="float16", devices=1)
+    large = changed(params, "depth_feature_down/kernel", lambda w: w * 1e7)
+    with pytest.raises(InputError, match="'float16': depth_feature_down reaches"):
+        Predictor(CONFIG, large, dtype="float16", devices=1)
+    broken = changed(params, "align_1/norm/scale", lambda w: w * np.nan)
+    with pytest.raises(InputError, match="the output of align_1/norm is not finite"):
+        Predictor(CONFIG, broken, dtype="bfloat16", devices=1)
+    Predictor(CONFIG, large, devices=1)  # float32 holds it
+
+
+def test_the_log_has_the_sizes_of_the_taps_and_the_parts_of_the_gradient(pairs, params):
+    what = objective(CONFIG, StereoTask(loss_weights=(1.0,) * (CONFIG.nmp.infer_layers + CONFIG.nmp.refine_layers)), {})
+    found = jax.jit(what.health)(params, {"left": pairs.left, "right": pairs.right})
+    sizes = {row.name: row for row in health.sizes(CONFIG, params, pairs.left, pairs.right)}
+    for name in ("depth_prior", "stereo0", "classical/sgm_margin"):
+        row = sizes[f"tap {name}"]
+        assert float(found[f"rms/{name}"]) == pytest.approx(row.rms, rel=1e-4)
+        assert float(found[f"largest/{name}"]) == pytest.approx(row.largest, rel=1e-4)
+    names = {what.part(path) for path in flatten(params)}
+    assert {"mono", "proposals", "stereo backbone", "align_0", "last choice", "classical"} <= names
 
 
 def test_shares_add_up_and_find_the_part():

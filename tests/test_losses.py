@@ -35,6 +35,7 @@ def make(seed=0, batch=2, height=16, width=32, layers=5):
         prob=prob / prob.sum(-1, keepdims=True),
         mono=rng.random((2 * layers, batch, height, width)),
     )
+    output.disparity = output.disparities[-1]
     disparity = rng.random((batch, height, width)) * 30
     disparity.flat[::7] = 250  # beyond task.max_disp
     disparity.flat[::11] = 400  # beyond the cost volume
@@ -135,6 +136,7 @@ def test_a_larger_error_is_a_larger_loss(name):
     for error in (0.0, 0.1, 1.0, 5.0):
         tree = vars(output) | {key: jnp.full_like(getattr(output, key), value) for key, value in perfect.items()}
         tree[name] = tree[name] + error
+        tree["disparity"] = tree["disparities"][-1]
         values = {key: float(value) for key, value in run(tree).items()}
         mine = [key for key in values if key.startswith(prefixes[name])]
         if before is None:
@@ -213,6 +215,7 @@ def test_parts_of_a_batch_add_up_to_the_batch():
     for part in (slice(0, 1), slice(1, 4)):
         first = {name: getattr(output, name)[part] for name in ("proposals", "prob")}
         second = {name: getattr(output, name)[:, part] for name in ("disparities", "coarse_disparities", "logits", "mono")}
+        first["disparity"] = output.disparities[-1][part]
         parts.append(run(first | second, disparity[part], valid[part], counts))
     for name, value in whole.items():
         np.testing.assert_allclose(parts[0][name] + parts[1][name], value, rtol=1e-12, err_msg=name)

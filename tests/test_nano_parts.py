@@ -9,7 +9,7 @@ import pytest
 import tiny
 from tiny import MODEL as TINY
 
-from bridgedepth_jax.systems.bridgedepth import losses, sgm
+from bridgedepth_jax.systems.bridgedepth import fusion, losses, sgm
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 from bridgedepth_jax.systems.bridgedepth.upsampling import convex, fold, unit_channels
@@ -75,21 +75,79 @@ def test_census_is_that_of_a_loop():
 def test_a_shifted_image_is_found_everywhere():
     wide = np.random.default_rng(3).uniform(0, 255, (1, 64, 160, 3)).astype(np.float32)
     left, right = wide[:, :, :128], wide[:, :, 12:140]  # the match of x is x - 12
-    found = jax.jit(lambda a, b: sgm.evidence(a, b, SGMConfig(1), 8))(left, right)
+    found, cost = jax.jit(lambda a, b: sgm.evidence(a, b, SGMConfig(1), 32))(left, right)
+    assert cost.shape == (1, 16, 32, 8)
     seen = np.s_[:, :, 4:]
     error = np.abs(np.asarray(found.disparity[seen]) - 3)
     assert error.max() < 0.7 and error.mean() < 0.1  # white noise has no slope for the parabola to follow
     assert found.consistent[seen].all() and found.margin[seen].min() > 0.3
-    disparity, told = sgm.hypotheses(found, 2)
+    finer, cost = jax.jit(lambda a, b: sgm.evidence(a, b, SGMConfig(1, columns=2), 32))(left, right)
+    assert cost.shape == (1, 16, 64, 16)
+    assert np.abs(finer.disparity[:, :, 8:] - 3).max() < 0.35 and finer.consistent[:, :, 8:].all()
+    disparity, told = sgm.hypotheses(found, 2, 4)
     assert disparity.shape == (1, 8, 16, 2) and told.shape == (1, 8, 16, 2, 5)
     np.testing.assert_allclose(disparity[:, :, 2:], 1.5, atol=0.35)
 
 
 def test_hypotheses_are_the_two_sides_of_an_edge():
     row = jnp.asarray([[[1.0, 9.0], [1.0, 8.0]]])
-    disparity, told = sgm.hypotheses(sgm.Evidence(row, (row > 8.5) * 1.0, row / 10), 2)
+    disparity, told = sgm.hypotheses(sgm.Evidence(row, (row > 8.5) * 1.0, row / 10), 2, 4)
     np.testing.assert_allclose(disparity[0, 0, 0], (0.5, 4.5))
     np.testing.assert_allclose(told[0, 0, 0], ((0, 0, 0, 0.1, 1), (0, 0, 1, 0.9, 1)), atol=1e-6)
+
+
+def test_a_square_has_its_most_trustworthy_cell_and_a_cell_of_1_8_its_median():
+    disparity = jnp.asarray([[[1.0, 9.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]])
+    found = sgm.Evidence(disparity, jnp.asarray([[[0.0, 1, 1, 1], [0, 0, 1, 0]]]), disparity / 10)
+    np.testing.assert_allclose(sgm.squares(found, 2).disparity, [[[9, 4], [6, 7]]])
+    np.testing.assert_array_equal(sgm.squares(found, 4).disparity, disparity)
+    np.testing.assert_allclose(sgm.hypotheses(found, 1, 2)[0], [[[[2.5]]]])  # the fourth of 1 3 4 5 6 7 8 9, halved
+
+
+def test_nearest_is_that_of_a_loop():
+    rng = np.random.default_rng(7)
+    values, known = rng.uniform(0, 9, (2, 3, 21)).astype(np.float32), rng.random((2, 3, 21)) < 0.2
+    found, far = fusion.nearest(jnp.asarray(values), jnp.asarray(known))
+    for b, y, x in np.ndindex(values.shape):
+        there = np.flatnonzero(known[b, y, : x + 1])
+        expected = (values[b, y, there[-1]], x - there[-1]) if len(there) else (values[b, y, x], 21)
+        assert (found[b, y, x], far[b, y, x]) == expected
+
+
+def test_the_choice_is_the_heaviest_cluster():
+    candidates = jnp.asarray([[1.0, 5.0, 5.1, 9.0], [1.0, 2.0, 3.0, 4.0]])
+    weights = jnp.asarray([[0.4, 0.25, 0.25, 0.1], [0.1, 0.2, 0.4, 0.3]])
+    np.testing.assert_allclose(fusion.choose(candidates, jnp.log(weights), 0.5), (5.05, 3), rtol=1e-6)
+
+
+def test_gaps_are_above_the_cheapest_level():
+    cost = jnp.asarray([[[[3.0, 1.0, 2.0, 7.0]]]])
+    np.testing.assert_allclose(fusion.gaps(cost, jnp.asarray([[[[0.4, 1.2, -5.0, 99.0]]]])), [[[[2, 0, 2, 6]]]])
+
+
+@pytest.mark.parametrize("sub", [1, 2])
+def test_pixels_and_neighbours_of_cells(sub):
+    x = np.arange(1, 3 * 4 * sub + 1, dtype=np.float32).reshape(1, 3, 4 * sub)
+    side = 4 // sub
+    wide = x.repeat(4, 1).repeat(side, 2)
+    image = lambda folded: np.asarray(folded).reshape(1, 3, 4, 4, 4).swapaxes(2, 3).reshape(1, 12, 16)
+    np.testing.assert_array_equal(image(fusion._pixels(jnp.asarray(x), sub)), wide)
+    np.testing.assert_allclose(fusion._cells(fusion._pixels(jnp.asarray(x), sub), sub), x)
+    row, column = map(image, fusion._neighbours(jnp.asarray(x), sub))
+    for i, j in np.ndindex(12, 16):
+        y = i // 4 + (-1 if i % 4 < 2 else 1)
+        z = j // side + (-1 if j % side < side / 2 else 1)
+        assert row[0, i, j] == x[0, np.clip(y, 0, 2), j // side] and column[0, i, j] == x[0, i // 4, np.clip(z, 0, 4 * sub - 1)]
+
+
+def test_mixture_loss_is_that_of_a_loop():
+    rng = np.random.default_rng(8)
+    choices, logits, gt = rng.uniform(0, 9, (1, 2, 3, 4)), rng.normal(0, 2, (1, 2, 3, 4)), rng.uniform(0, 9, (1, 2, 3))
+    found = losses.mixture_loss(*(jnp.asarray(x, jnp.float32) for x in (choices, logits, gt)))
+    for at in np.ndindex(gt.shape):
+        error, weight = np.abs(choices[at] - gt[at]), np.exp(logits[at]) / np.exp(logits[at]).sum()
+        expected = np.log(np.exp(-error.min())) - np.log(np.sum(weight * np.exp(-error)))
+        np.testing.assert_allclose(found[at], expected, rtol=1e-4)
 
 
 def test_convex_upsampling_stays_within_the_neighbours():
@@ -123,7 +181,9 @@ def test_unit_channels_forget_the_scale():
         assert float(jnp.abs(y).max()) <= 48**0.5
 
 
-FULL = dataclasses.replace(TINY, bounded_prior=True, upsampling=8, learned_confidence=True, sgm=SGMConfig(2, dropped=0.5))
+FULL = dataclasses.replace(
+    TINY, bounded_prior=True, upsampling=8, fusion=8, learned_confidence=True, sgm=SGMConfig(2, columns=2, dropped=0.5)
+)
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +224,7 @@ def test_training_drops_the_evidence_by_the_sample_and_learns_the_confidence(ful
     left, right = images(4)
     task = losses.StereoTask(train_mono=True, loss_weights=(1.0,) * (FULL.nmp.infer_layers + FULL.nmp.refine_layers))
     terms = losses.LossConfig.of(FULL, task)
-    assert terms.weights["loss_certainty"] == 1
+    assert terms.weights["loss_certainty"] == 1 and terms.weights["loss_fusion"] == 2
 
     @jax.jit
     def run(params, numbers, key):
@@ -181,7 +241,7 @@ def test_training_drops_the_evidence_by_the_sample_and_learns_the_confidence(ful
     dropped = [bool((coarse[-1, i, ..., 2:] - coarse[-1, i, ..., :2] == 0).all()) for i in range(4)]
     (_, again), _ = run(full, numbers[::-1].at[:4].set(numbers[:4]), jax.random.key(1))
     np.testing.assert_array_equal(coarse, again)  # by number, whatever the rows behind
-    for name in ("classical", "upsampling", "mono", "stereo_encoder"):
+    for name in ("classical", "upsampling", "fusion", "mono", "stereo_encoder"):
         assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[name])) > 0
     assert any(dropped) and not all(dropped)
 
@@ -189,15 +249,19 @@ def test_training_drops_the_evidence_by_the_sample_and_learns_the_confidence(ful
 def test_published_variants_have_none_of_it():
     for name in ("sf", "l_sf", "rvc"):
         config = ModelConfig.variant(name)
-        assert not (config.bounded_prior or config.upsampling or config.learned_confidence or config.sgm.candidates)
+        assert not (
+            config.bounded_prior or config.upsampling or config.fusion or config.learned_confidence or config.sgm.candidates
+        )
         assert config.temperature == 1
     tree = ModelConfig.nano().to_dict()
-    for key in ("bounded_prior", "upsampling", "learned_confidence", "sgm", "temperature"):
+    for key in ("bounded_prior", "upsampling", "fusion", "learned_confidence", "sgm", "temperature"):
         del tree[key]
     assert ModelConfig.from_dict(tree) == ModelConfig.nano()  # checkpoints from before
 
 
-@pytest.mark.parametrize("wrong", [dict(learned_confidence=True), dict(temperature=0.0), dict(sgm={"candidates": 5})])
+@pytest.mark.parametrize(
+    "wrong", [dict(learned_confidence=True), dict(temperature=0.0), dict(fusion=8), dict(sgm={"candidates": 5})]
+)
 def test_what_does_not_fit_together_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[-1]):
         ModelConfig.from_dict(TINY.to_dict() | wrong)

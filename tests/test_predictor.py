@@ -1,6 +1,7 @@
 """The public API: sizes, types and batches in, arrays in the input's pixels out, on one device and on eight."""
 
 import os
+import pickle
 import subprocess
 import sys
 
@@ -57,6 +58,31 @@ def test_sizes_with_one_padded_size_compile_once(params):
     left, right = tiny.images(64, 96)
     predictor(left.astype(np.float64), right[..., 0])
     assert predictor._run._forward._cache_size() == 1
+
+
+def test_a_bucket_takes_many_sizes_in_one_compilation(params, predictor, pair):
+    bucket = Predictor(tiny.MODEL, params, bucket=96)
+    for height, width in [(60, 90), (70, 65), (96, 96)]:
+        assert bucket(*tiny.images(height, width)).disparity.shape == (height, width)
+    assert bucket._run._forward._cache_size() == 1
+    padded = [np.pad(image, ((36, 0), (0, 6), (0, 0)), "edge") for image in pair]  # what the bucket stands for
+    np.testing.assert_array_equal(bucket(*pair).disparity, bucket(*padded).disparity[36:, :90])
+    assert not np.array_equal(bucket(*pair).disparity, predictor(*pair).disparity)
+    with pytest.raises(InputError, match=r"bucket 40, expected a multiple of 16"):
+        Predictor(tiny.MODEL, params, bucket=40)
+
+
+def test_pickles_without_its_devices_and_says_what_it_is(params, predictor, pair):
+    there = Predictor(tiny.MODEL, params, devices=2, batch=2, bucket=32, check_order=False, dtype="bfloat16")
+    data = pickle.dumps(there)
+    back = pickle.loads(data)
+    assert back.devices == jax.devices()[:1] and len(there.devices) == 2
+    assert (back.config, back.batch, back.bucket, back.check_order) == (there.config, 2, 32, False)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert len(data) == pytest.approx(4 * count, rel=0.5)
+    assert repr(back) == f"Predictor(bridgedepth, {count:,} parameters, bfloat16, on cpu:0, batch=2, bucket=32)"
+    again = pickle.loads(pickle.dumps(predictor))
+    np.testing.assert_array_equal(again(*pair).disparity, predictor(*pair).disparity)
 
 
 def test_kinds_of_images(predictor, pair):
@@ -213,8 +239,8 @@ def test_dtype(params, pair):
     result = predictor(*pair)
     assert result.disparity.dtype == np.float32 and np.isfinite(result.disparity).all()
     assert {leaf.dtype for leaf in jax.tree.leaves(predictor._run._params)} == {np.dtype(np.float32)}
-    with pytest.raises(InputError, match="dtype 'float16', expected one of"):
-        Predictor(tiny.MODEL, params, dtype="float16")
+    with pytest.raises(InputError, match="dtype 'int8', expected one of"):
+        Predictor(tiny.MODEL, params, dtype="int8")
 
 
 def test_devices():
@@ -239,7 +265,7 @@ def test_load(tmp_path, params, predictor, pair):
 
 
 def test_unknown_name():
-    with pytest.raises(InputError, match="rvc_2: neither a checkpoint folder nor a published name, expected one of sf, "):
+    with pytest.raises(InputError, match="rvc_2: neither a checkpoint folder nor a published name, expected one of nano, sf, "):
         Predictor.load("rvc_2")
 
 

@@ -55,6 +55,13 @@ def test_weights_and_card(run, tmp_path):
     assert "| 0 | 9.000 | 5.000 |\n| 1 | 8.000 | 4.000 |\n| 2 |" in card
 
 
+def test_a_fitted_temperature_goes_with_the_weights(run, tmp_path):
+    workdir, _ = run
+    module.ship(workdir, tmp_path / "nano", hardware="2 CPU cores", about="", scores="", temperature=1.5)
+    assert load_checkpoint(tmp_path / "nano").config == tiny.MODEL.replace(temperature=1.5)
+    assert "--hardware '2 CPU cores' --temperature 1.5\n```" in (tmp_path / "nano" / "README.md").read_text()
+
+
 def test_the_card_of_a_run_of_the_one_command(run, tmp_path):
     workdir, _ = run
     start = json.loads((workdir / "run.jsonl").read_text())

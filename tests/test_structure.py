@@ -1,6 +1,7 @@
 """Floors: imports go downwards only, without circles, and no shared floor names a system."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bridgedepth_jax"
 # From the bottom up; a module may import its own floor and those before it. Longest prefix wins.
 FLOORS = (
-    ("errors", "build", "processes", "sharding", "configs.__init__"),  # the last: the index of configs, by which they are found
+    ("errors", "build", "processes", "sharding", "programs", "topologies", "configs.__init__"),  # the last: the configs' index
     ("files", "ops", "geometry"),
     ("visualize", "layers"),
     ("networks",),
@@ -123,3 +124,10 @@ def _types(tree: ast.Module) -> set[str]:
         if isinstance(node, ast.Assign):
             found |= {target.id for target in node.targets if isinstance(target, ast.Name) and not target.id.isupper()}
     return {name for name in found if name[:1].isupper() and len(name) > 1}
+
+
+def test_shell_scripts_have_no_known_faults():
+    scripts = [*sorted((PACKAGE.parent / "scripts" / "launch").glob("*.sh")), PACKAGE.parent / ".ci" / "run"]
+    assert len(scripts) == 3
+    checked = subprocess.run(["shellcheck", "--exclude=SC1091", *scripts], capture_output=True, text=True)  # what a venv makes
+    assert checked.returncode == 0, checked.stdout

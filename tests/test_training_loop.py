@@ -1,6 +1,7 @@
 """The loop, with a system of two layers: resume, stop, skip, move, accumulate, refuse."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -46,6 +47,12 @@ def unbroken(tmp_path_factory):
     return workdir
 
 
+def test_the_log_says_in_which_share_of_the_time_steps_ran(unbroken):
+    shares = [json.loads(line)["goodput"] for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 <= share <= 1 for share in shares)
+    assert shares[0] < 0.5 < 1 - shares[0]  # the first step compiles
+
+
 def test_a_finished_run_exports_and_says_so_when_started_again(unbroken, caplog):
     assert [step for (step,) in log(unbroken, "step")] == list(range(STEPS))
     exported, kept = load_checkpoint(unbroken / "export"), state(unbroken)
@@ -58,6 +65,21 @@ def test_a_finished_run_exports_and_says_so_when_started_again(unbroken, caplog)
     assert "--init other is not read: this run has begun, from" in caplog.text
     environment = json.loads((unbroken / "run.jsonl").read_text().splitlines()[0])
     assert environment["versions"]["jax"] == jax.__version__ and environment["experiment"]["seed"] == 326
+
+
+def test_the_health_of_a_step_is_in_the_log_and_changes_nothing(unbroken, tmp_path):
+    plain = make()
+    run(tmp_path, dataclasses.replace(plain, run=dataclasses.replace(plain.run, health_every=3)))
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)  # another program rounds otherwise
+    jax.tree.map(close, state(unbroken).params, state(tmp_path).params)
+    close(log(unbroken, "step", "loss"), log(tmp_path, "step", "loss"))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    shares = {"share/branch", "share/wide", "share/head"}
+    for row in rows:
+        extra = {name for name in row if name.startswith(("share/", "largest/"))}
+        assert extra == (shares | {"largest/wide"} if row["step"] % 3 == 0 else set())
+        assert not extra or sum(row[name] for name in shares) == pytest.approx(1, abs=1e-6)
+    assert rows[0]["largest/wide"] == pytest.approx(float(np.abs(stub_params()["wide"]["kernel"]).max()))  # before the step
 
 
 class Killed(BaseException):
@@ -93,10 +115,13 @@ def test_a_killed_run_continues_exactly(tmp_path, unbroken, step):
     same(tmp_path, unbroken)
 
 
-def test_sigterm_saves_at_once_and_the_run_continues_exactly(tmp_path, unbroken):
-    word = run(tmp_path, data=Noise(at={4: lambda: os.kill(os.getpid(), signal.SIGTERM)}))
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_signal_saves_at_once_and_the_run_continues_exactly(tmp_path, unbroken, number, name):
+    handlers = [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)]
+    word = run(tmp_path, data=Noise(at={4: lambda: os.kill(os.getpid(), number)}))
+    assert handlers == [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)]
     step = int(state(tmp_path).step)  # batches are read ahead, so the signal comes a step or two before batch 4 is used
-    assert word == f"stopped by SIGTERM after step {step}, saved; the same command continues"
+    assert word == f"stopped by {name} after step {step}, saved; the same command continues"
     assert 2 < step < STEPS and not (tmp_path / "export").exists()
     run(tmp_path)
     same(tmp_path, unbroken)

@@ -43,9 +43,38 @@ def test_two_processes_equal_one(tmp_path):
     assert [process.returncode for process in both] == [0, 0], outputs
     one = start(tmp_path / "one", 8, 1)
     assert "finished after 8 steps" in one.communicate(timeout=300)[0]
-    losses = [[row["loss"] for row in steps_of(tmp_path / name)] for name in ("one", "two")]
+    rows = [steps_of(tmp_path / name) for name in ("one", "two")]
+    losses = [[row["loss"] for row in run] for run in rows]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
     assert (tmp_path / "two" / "export").is_dir()
+    assert all(row["slowest_host"] in (0, 1) and row["slowest_host_wait_s"] >= 0 for row in rows[1])
+    assert not any("slowest_host" in row for row in rows[0])
+
+
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+CLUSTER = "import jax; from bridgedepth_jax.processes import start_processes as start; start(None, None, None, True)"
+
+
+def test_a_cluster_says_which_process_this_is():
+    """Two processes under the variables that Slurm sets; and a line where nobody sets any."""
+    asked = f"{CLUSTER}; print(jax.process_count(), jax.process_index())"
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")}
+    with socket.socket() as free:  # Slurm's job number is where jax takes the port from
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = str(port - (65535 - 2**12 + 1)) if port > 61440 else "77"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", asked],
+            env=plain | dict(zip(SLURM, (job, "127.0.0.1", "2", str(i), str(i)), strict=True)),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=120)[0].split()[-2:] for process in started]
+    assert said == [["2", "0"], ["2", "1"]]
+    alone = subprocess.run([sys.executable, "-c", CLUSTER], env=plain, capture_output=True, text=True)
+    assert "--cluster: no cluster that JAX knows says which process this is" in alone.stderr
 
 
 def wait_for_steps(workdir, count, processes):

@@ -1,6 +1,7 @@
 """The viewer in a real headless browser (Debian's chromium and chromium-driver), and what it refuses."""
 
 import asyncio
+import base64
 import os
 import signal
 import socket
@@ -45,7 +46,7 @@ def pair(calibration: Calibration | None = None) -> LoadedPair:
 
 def test_uploads_are_checked():
     limits = viewer.Limits(upload=100_000, pixels=3000)
-    assert viewer.read_upload(png(40, 60), "a.png", limits).shape == (40, 60, 3)
+    assert viewer.read_upload(png(40, 60), "a.png", limits).image.shape == (40, 60, 3)
     with pytest.raises(InputError, match=r"b.png: 70x50 pixels, expected at most 3000"):
         viewer.read_upload(png(50, 70), "b.png", limits)
     huge = bytearray(png(40, 60))
@@ -88,6 +89,8 @@ def test_words_under_the_mouse_and_the_cloud():
     camera = Calibration.from_focal(100, 0.2, (60, 40))
     assert viewer.describe(pair(camera), prediction, 3.7, 1.2) == "(3, 1): 8.00 px, confidence 0.50, 2.500 m"
     assert viewer.describe(pair(), prediction, 1e9, -5) == "(59, 0): 8.00 px, confidence 0.50, no calibration for metres"
+    words = viewer.describe(pair(camera), prediction, 3.7, 1.2, calibrated=True)
+    assert words == "(3, 1): 8.00 px, right within 2 px with 50 %, 2.500 m"
     points, colors = viewer.cloud_of(pair(camera), disparity)
     assert points.shape == colors.shape == (40 * 60, 3)
     assert np.ptp(points[:, 1]) < 1e-4  # a plane across the viewing direction
@@ -167,6 +170,23 @@ def wait_status(browser, words: str, seconds: int) -> str:
     return seen
 
 
+def fits(browser, width: int, file: Path) -> None:
+    """At that width nothing lies beside the page or on another thing; its picture is written, to be looked at."""
+    metrics = dict(width=width, height=900, deviceScaleFactor=1, mobile=False)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    time.sleep(1)
+    inner, wide = browser.execute_script("return [window.innerWidth, document.documentElement.scrollWidth]")
+    assert inner == width and wide <= width, (inner, wide)
+    names = ("left", "right", "run", "picture", "scene", "disparity")
+    boxes = {name: find(browser, name).rect for name in names}
+    assert all(box["width"] > 40 and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes.values()), boxes
+    below = boxes["picture"]["y"] > boxes["disparity"]["y"] + boxes["disparity"]["height"]
+    assert below == (width < 700), boxes  # stacked where there is no room
+    file.write_bytes(
+        base64.b64decode(browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})["data"])
+    )
+
+
 def colors_of(element) -> int:
     picture = cv2.imdecode(np.frombuffer(element.screenshot_as_png, np.uint8), cv2.IMREAD_COLOR)
     return len(np.unique(picture.reshape(-1, 3), axis=0))
@@ -187,12 +207,36 @@ def test_in_a_browser(page, tmp_path):
     page.find_element(By.CSS_SELECTOR, "[data-test=right] input[type=file]").send_keys(str(large))
     wait_status(page, "larger than 1 MiB", 180)
 
+    assert find(page, "given-left").text == find(page, "given-right").text == ""
+    assert not [icon for icon in page.find_elements(By.CSS_SELECTOR, ".q-uploader__file") if icon.is_displayed()]
+    text = tmp_path / "notes.txt"
+    text.write_text("no image by its name")
+    page.find_element(By.CSS_SELECTOR, "[data-test=right] input[type=file]").send_keys(str(text))
+    wait_status(page, "refused: no image (.png", 180)
+    assert all(find(page, kind).get_attribute("disabled") for kind in ("disparity", "color", "cloud"))
+
     find(page, "sample").click()
     words = wait_status(page, "done", 900)
     assert int(words.split("cloud of ")[1].split()[0]) > 10_000
     wait.until(lambda b: colors_of(find(b, "scene")) > empty + 500, "the scene shows no cloud")
     webdriver.ActionChains(page).move_to_element(find(page, "picture")).perform()
-    wait.until(lambda b: " px, confidence " in find(b, "value").text and find(b, "value").text.endswith(" m"))
+    wait.until(lambda b: " px, right within 2 px with " in find(b, "value").text and find(b, "value").text.endswith(" m"))
+
+    assert not any(find(page, kind).get_attribute("disabled") for kind in ("disparity", "color", "cloud"))
+    shots = Path(os.environ.get("BRIDGEDEPTH_SCREENSHOTS") or tmp_path)
+    for width in (400, 1280):
+        fits(page, width, shots / f"viewer_{width}.png")
+
+    # A connection that was lost for a while takes nothing with it.
+    lost = dict(offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+    page.execute_cdp_cmd("Network.emulateNetworkConditions", lost)
+    time.sleep(6)
+    page.execute_cdp_cmd(
+        "Network.emulateNetworkConditions", lost | dict(offline=False, downloadThroughput=-1, uploadThroughput=-1)
+    )
+    time.sleep(3)
+    assert "done" in find(page, "status").text and not find(page, "disparity").get_attribute("disabled")
+    assert find(page, "given-left").text == "the sample pair, 741x500"
 
     # The sample's camera is not that of the user's images.
     for side in ("left", "right"):
@@ -200,6 +244,7 @@ def test_in_a_browser(page, tmp_path):
         good.write_bytes(png(64, 96))
         page.find_element(By.CSS_SELECTOR, f"[data-test={side}] input[type=file]").send_keys(str(good))
         wait_status(page, f"{side}: good_{side}.png, 96x64", 180)
+        assert find(page, f"given-{side}").text == f"good_{side}.png, 96x64"
     find(page, "run").click()
     wait_status(page, "good_left: done", 900)
     webdriver.ActionChains(page).move_to_element(find(page, "value")).move_to_element(find(page, "picture")).perform()

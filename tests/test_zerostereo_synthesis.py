@@ -3,15 +3,14 @@
 import csv
 import functools
 import hashlib
-import importlib.util
 import json
-from pathlib import Path
 
 import cv2
 import jax
 import numpy as np
 import pytest
 
+from bridgedepth_jax import commands
 from bridgedepth_jax.data import find_pairs, read_sample
 from bridgedepth_jax.data.check import check
 from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
@@ -24,8 +23,6 @@ from bridgedepth_jax.systems.zerostereo.depth import open_depth
 from bridgedepth_jax.systems.zerostereo.fillers import FILLERS, Scene, hole_psnr, open_filler, row
 from bridgedepth_jax.systems.zerostereo.synthesis import Recipe, Synthesis
 from bridgedepth_jax.systems.zerostereo.system import init
-
-SCRIPT = Path(__file__).parent.parent / "scripts" / "synthesize.py"
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +66,13 @@ def reasons_of(out):
     return dict(list(csv.reader((out / "rejected.csv").read_text().splitlines()))[1:])
 
 
-def script():
-    spec = importlib.util.spec_from_file_location("synthesize", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def command(*words):
+    commands.main(["data", "synthesize", *map(str, words)])
 
 
 def test_a_set_is_what_its_maps_say(photos, tmp_path, capfd):
     before = hashes(photos)
-    script()([str(photos), "--out", str(tmp_path / "set"), "--depth", "field", "--inpaint", "row", "--max-side", "256"])
+    command(photos, "--out", tmp_path / "set", "--depth", "field", "--inpaint", "row", "--max-side", 256)
     assert "5 pairs, 3 photographs rejected" in capfd.readouterr().out
     assert hashes(photos) == before
     rejected = reasons_of(tmp_path / "set")
@@ -192,7 +186,7 @@ def test_what_cannot_be(photos, tmp_path, capfd):
     for option, value in (("--inpaint", "magic"), ("--depth", "files:nowhere"), ("--depth", "nowhere"), ("--process-id", "3")):
         arguments = {"--out": str(tmp_path / "z"), "--depth": "field", "--inpaint": "row"} | {option: value}
         with pytest.raises(SystemExit) as status:
-            script()([str(photos), *(word for pair in arguments.items() for word in pair)])
+            command(photos, *(word for pair in arguments.items() for word in pair))
         assert status.value.code == 2 and value.removeprefix("files:") in capfd.readouterr().err
 
 

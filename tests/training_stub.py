@@ -80,6 +80,8 @@ def objective(config, task, teachers):
         ),
         keys=("drop_path",),
         headline=("epe_train",),
+        health=lambda weights, batch: {"largest/wide": jnp.max(jnp.abs(weights["wide"]["kernel"]))},
+        part=lambda path: path.split("/")[0],
     )
 
 

@@ -17,9 +17,18 @@ COMMANDS = {
     "demo": "a first look: a real pair and the model that comes with the package",
     "infer": "disparity, depth and point clouds of stereo pairs or videos",
     "depth": "relative depth of single images",
+    "video": "depth of videos: stereo in metres, or pairs of frames, with a second stage against flicker",
+    "rectify": "rectified pairs of your own cameras, from a board or a calibration",
+    "live": "depth of a stereo camera while it films",
     "view": "a page in the browser: drop in two images and look around",
+    "models": "every published model: licence, size, data, scores",
     "convert": "PyTorch weights to a checkpoint folder, and back",
+    "export onnx": "a stereo checkpoint as ONNX, compared with JAX before it is written",
+    "export jax": "one file that JAX alone runs, with its loader",
+    "export trt": "a TensorRT engine from an ONNX file, or how to build it",
+    "export web": "a page that computes in the browser, with all its files",
     "train": "train an experiment, or continue one",
+    "adapt": "a stereo network to your camera, from pairs without ground truth",
     "evaluate": "a checkpoint or a baseline on whole data sets",
     "data check": "what is there of each data set",
     "data preview": "a picture of some samples of a data set",
@@ -27,10 +36,12 @@ COMMANDS = {
     "data benchmark": "training samples per second",
     "data pseudo-label": "depth of a folder of images as labels to train on",
     "data fuse-labels": "masked ground truth of generated images",
+    "data synthesize": "stereo pairs from a folder of photographs",
     "submit": "write a submission to a benchmark",
     "report compare": "two results of evaluate: a difference, or noise?",
     "report plot": "the curve of a training run",
     "benchmark": "time, compilation and memory of the forward pass",
+    "benchmark compile": "a program for TPUs and GPUs that are not here: memory, traffic, what bounds it",
 }
 PACKAGES = ("jax", "jaxlib", "flax")  # whose versions --version tells, too
 
@@ -43,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(version())
         return
     group = words[0] if words and any(name.startswith(f"{words[0]} ") for name in COMMANDS) else None
+    if group in COMMANDS and f"{group} {''.join(words[1:2])}" not in COMMANDS:
+        group = None  # a command that others begin with
     asked = words[len(group.split()) if group else 0 :][:1]
     if asked in (["-h"], ["--help"]):
         print(overview(group))

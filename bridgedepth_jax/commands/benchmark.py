@@ -54,16 +54,18 @@ class Measurement(NamedTuple):
 
 
 def config_of(variant: str) -> ModelConfig:
-    """A published variant, the default `nano`, or ENCODER_VIT such as convnext_vits."""
-    if variant == "nano":
-        return ModelConfig.nano()
+    """A published variant, nano, the default nano_sharp, or ENCODER_VIT such as convnext_vits."""
+    if variant in ("nano", "nano_sharp"):
+        return getattr(ModelConfig, variant)()
     if variant in VARIANTS:
         return ModelConfig.variant(variant)
     encoder, _, vit = variant.partition("_")
     try:
         return ModelConfig.size(encoder, vit)
     except ValueError as error:
-        raise InputError(f"variant {variant!r}: {error}; expected one of {list(VARIANTS)}, nano or ENCODER_VIT") from None
+        raise InputError(
+            f"variant {variant!r}: {error}; expected one of {list(VARIANTS)}, nano, nano_sharp or ENCODER_VIT"
+        ) from None
 
 
 def random_params(config: ModelConfig) -> Any:

@@ -2,7 +2,10 @@
 
 bridgedepth convert bridgedepth bridge_rvc.pth checkpoints/rvc
 bridgedepth convert depth-anything depth_anything_v2_vits checkpoints/depth_anything_v2_vits
+bridgedepth convert singlenet mono_640x192 checkpoints/mono_640x192     # a folder of encoder.pth and depth.pth (monodepth2)
 bridgedepth convert to-torch checkpoints/rvc rvc.pth
+bridgedepth convert diffusers stable-diffusion-2-inpainting checkpoints/sd2
+bridgedepth convert to-safetensors checkpoints/rvc rvc
 """
 
 import argparse
@@ -15,7 +18,7 @@ DEPTHS = ("depth-anything", "bridge_mde")  # systems whose files do not say whet
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    from bridgedepth_jax.convert import diffusion, flux
+    from bridgedepth_jax.convert import diffusion, flux, video
     from bridgedepth_jax.convert.engine import find_rules
     from bridgedepth_jax.system import SYSTEMS, find_system
 
@@ -41,20 +44,28 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     sub = commands.add_parser("to-torch", help="a checkpoint folder to a .pth file (or folder of them) that the original loads")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
     sub.add_argument("out", metavar="OUT.pth", type=Path, help="file to write")
+    sub.add_argument("--backbone", action="store_true", help="torchvision's encoder of a singlenet checkpoint alone")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT.pth")
+    sub = commands.add_parser(
+        "to-safetensors", help="a checkpoint folder to one of model.safetensors and config.json, without Orbax"
+    )
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
+    sub.add_argument("out", metavar="OUT", type=Path, help="folder to write; it is a checkpoint everywhere")
+    sub.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of parameters, default: as they are stored")
+    sub.add_argument("--overwrite", action="store_true", help="replace OUT")
     diffusion.add_commands(commands)
+    video.add_commands(commands)
     flux.add_commands(commands)
 
 
 def run(args: argparse.Namespace) -> None:
-    from bridgedepth_jax.convert import diffusion, flux
+    from bridgedepth_jax.convert import diffusion, flux, video
 
     start = time.perf_counter()
+    written = {"to-torch": _to_file, "to-safetensors": _to_safetensors, **diffusion.COMMANDS, **video.COMMANDS, **flux.COMMANDS}
     _check_out(args.out, folder=None if args.command == "to-torch" else True, overwrite=args.overwrite)
     try:
-        ((diffusion.COMMANDS | flux.COMMANDS).get(args.command) or (_to_file if args.command == "to-torch" else _to_folder))(
-            args
-        )
+        written.get(args.command, _to_folder)(args)
     except OSError as error:
         raise InputError(f"{args.out}: cannot be written ({error.strerror or error})") from error
     print(f"wrote       {args.out} in {time.perf_counter() - start:.1f} s")
@@ -66,11 +77,19 @@ def _to_file(args: argparse.Namespace) -> None:
     from bridgedepth_jax.store.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(args.checkpoint)
-    names = [name for _, name in find_rules(checkpoint.kind).files]
+    names = [] if args.backbone else [name for _, name in find_rules(checkpoint.kind).files]
     _check_out(args.out, folder=bool(names), overwrite=args.overwrite)
-    write_original(args.out, checkpoint)
+    write_original(args.out, checkpoint, backbone=args.backbone)
     for file in [args.out / name for name in names] or [args.out]:
         print(f"sha256      {sha256_of(file)}  {file.name}")
+    print(f"licence     {checkpoint.provenance.get('licence')}")
+
+
+def _to_safetensors(args: argparse.Namespace) -> None:
+    from bridgedepth_jax.store.checkpoint import load_checkpoint, save_safetensors
+
+    checkpoint = load_checkpoint(args.checkpoint, dtype=None)
+    save_safetensors(args.out, checkpoint, dtype=args.dtype)
     print(f"licence     {checkpoint.provenance.get('licence')}")
 
 

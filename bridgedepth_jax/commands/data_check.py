@@ -9,8 +9,10 @@ get it. Exit status 1 if a set named here is not usable.
 """
 
 import argparse
+from pathlib import Path
 
 from bridgedepth_jax.commands import options
+from bridgedepth_jax.errors import InputError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +26,8 @@ def run(args: argparse.Namespace) -> None:
     from bridgedepth_jax.data.mono import MONO_DATASETS
     from bridgedepth_jax.data.table import DATASETS
 
+    if not Path(args.root).is_dir():
+        raise InputError(f"--root {args.root}: no such folder, expected the data directory with the sets as downloaded")
     reports = []
     for name in args.names or [*DATASETS, "synthetic", *(SINGLE + single for single in (*MONO_DATASETS, "da2k"))]:
         how = check_single if name.startswith((SINGLE, "mono:")) else check

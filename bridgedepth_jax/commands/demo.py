@@ -25,32 +25,36 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     options.add_left_right(parser, "image; default: the sample pair", "image of the right camera", required=False)
     options.add_checkpoint(parser)
-    parser.add_argument("--scale", type=float, default=1.0, help="the network sees images resized by this factor")
+    options.add_scale(parser)
     options.add_devices(parser, "cpu")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results, default: out")
     options.add_camera(parser)
 
 
 def run(args: argparse.Namespace) -> None:
+    import numpy as np
+
     from bridgedepth_jax.data.formats import write_png
     from bridgedepth_jax.files import make_folder
     from bridgedepth_jax.inference import demo, outputs
-    from bridgedepth_jax.inference.run import check_size
+    from bridgedepth_jax.inference.run import check_size, choose_scale
     from bridgedepth_jax.inference.stereo import Predictor
 
     options.check_positive(args)
     options.check_out(args.out)
     pair, truth = read_pair(args)
     predictor = Predictor.load(args.checkpoint, devices=args.devices)
-    check_size(pair, args.scale, predictor.minimum)
+    scale = args.scale or choose_scale(pair, predictor)
+    check_size(pair, scale, predictor.minimum)
     make_folder(args.out, "--out")
     began = time.perf_counter()
-    prediction = predictor(pair.left, pair.right, scale=args.scale)
+    prediction = predictor(pair.left, pair.right, scale=scale)
     height, width = prediction.disparity.shape
     print(f"{pair.name}, {width}x{height}: {time.perf_counter() - began:.1f} s, compilation included if there was one")
 
     kinds = ["disparity", "color", "confidence"] + (["cloud"] if pair.calibration else [])
-    result = outputs.PredictedPair(pair.name, pair.left, prediction, pair.calibration, z_far=args.z_far)
+    limit = None if truth is None else float(np.nanmax(truth))  # one range for all pictures of a result
+    result = outputs.PredictedPair(pair.name, pair.left, prediction, pair.calibration, limit, args.z_far)
     files = outputs.save(args.out, result, kinds)
     files.append(args.out / f"{pair.name}_overview.png")
     write_png(files[-1], demo.overview(pair.left, prediction.disparity, truth))
@@ -79,4 +83,4 @@ def read_pair(args: argparse.Namespace) -> "tuple[LoadedPair, np.ndarray | None]
     name = Path(args.left).stem
     calibrate = run.calibrations([name], **camera)
     images = read_image(args.left), read_image(args.right)
-    return run.make_pair(name, *images, (args.left, args.right), scale=args.scale, calibrate=calibrate), None
+    return run.make_pair(name, *images, (args.left, args.right), scale=args.scale or 1.0, calibrate=calibrate), None

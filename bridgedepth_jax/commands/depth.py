@@ -1,4 +1,5 @@
-"""Depth of single images: relative inverse depth, larger is nearer, or metres where the network knows them.
+"""Depth of single images: relative inverse depth, larger is nearer, or metres where the network knows them; of a singlenet
+checkpoint disparity in pixels of the image.
 
 bridgedepth depth --checkpoint depth_anything_v2_metric_hypersim_vits --image photo.jpg --out out
 bridgedepth depth --checkpoint depth_anything_v2_vits --image photo.jpg --out out
@@ -27,7 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     words = f"any of {','.join(KINDS)}; default disparity,color, and metres of a metric network"
     parser.add_argument("--save", default="", help=words)
-    parser.add_argument("--size", type=int, default=SHORTER_SIDE, help="pixels of the shorter side as the network sees it")
+    parser.add_argument(
+        "--size", type=int, help=f"pixels of the shorter side as Depth Anything V2 sees it; default {SHORTER_SIDE}"
+    )
     options.add_dtype(parser)
     options.add_devices(parser, None)
     options.alias(parser, "--device", "--devices", type=options.devices)
@@ -53,7 +56,9 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--save metres: {args.checkpoint} gives relative depth, expected a metric network")
     if predictor.metric and not args.save:
         kinds.append("metres")
-    for name, image in tqdm(itertools.chain([first], images), total=len(files), unit=" images", bar_format=options.BAR):
+    for name, image in tqdm(
+        itertools.chain([first], images), total=len(files), unit=" images", bar_format=options.BAR, disable=None
+    ):
         depth = predictor(image, size=args.size)
         inverse = 1 / np.maximum(depth, LEAST) if predictor.metric else depth
         result = outputs.PredictedPair(name, image, Prediction(inverse, np.ones_like(depth)))

@@ -1,8 +1,9 @@
 """A stereo checkpoint as one file that JAX alone runs, on CPUs, GPUs and TPUs: (b, H, W, 3) pairs to disparity, confidence.
 
-python scripts/export_jax.py --checkpoint checkpoints/rvc --height 480 --width 640 --out rvc.jax
+bridgedepth export jax --checkpoint checkpoints/rvc --height 480 --width 640 --out rvc.jax
 
-The size is fixed, the batch is not. Beside the file lies a loader of ten lines that imports nothing else of the project.
+The size is fixed, the batch only with --batch: a file that an earlier JAX is to read needs it. Beside the file lies a loader of
+ten lines that imports nothing else of the project.
 """
 
 import argparse
@@ -15,6 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--height", type=int, required=True, help="pixels")
     parser.add_argument("--width", type=int, required=True)
+    parser.add_argument("--batch", type=int, help="pairs; default: any number")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="of the computation")
     parser.add_argument("--input", default="float32", choices=("float32", "uint8"), help="of the images, values 0..255")
     parser.add_argument("--beside", action="store_true", help="weights in OUT.npz, not in the file")
@@ -26,5 +28,5 @@ def run(args: argparse.Namespace) -> None:
 
     checkpoint, _, _ = load_model(args)
     size = args.height, args.width
-    export_jax(checkpoint, args.out, size, dtype=args.dtype, input=args.input, inside=not args.beside)
+    export_jax(checkpoint, args.out, size, dtype=args.dtype, input=args.input, inside=not args.beside, batch=args.batch)
     print(args.out)

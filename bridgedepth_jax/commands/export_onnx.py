@@ -1,7 +1,7 @@
 """A stereo checkpoint as ONNX: `left`, `right` (B, 3, H, W) to `disparity`, `confidence` (B, 1, H, W), one file a size.
 
-python scripts/make_onnx.py --checkpoint checkpoints/rvc --height 540 --width 960 --out onnx
-python scripts/make_onnx.py --size 480x640 --size 540x960 --input uint8 --out onnx
+bridgedepth export onnx --checkpoint checkpoints/rvc --height 540 --width 960 --out onnx
+bridgedepth export onnx --size 480x640 --size 540x960 --input uint8 --out onnx
 
 Sizes are fixed in a file; padding is inside. Several sizes share one file of weights. Each file is compared with JAX on a
 real pair before it is there.
@@ -10,6 +10,7 @@ real pair before it is there.
 import argparse
 from pathlib import Path
 
+from bridgedepth_jax.commands import options
 from bridgedepth_jax.errors import InputError
 
 
@@ -22,14 +23,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="of the computation")
     parser.add_argument("--input", default="float32", choices=("float32", "uint8"), help="of the images, values 0..255")
     parser.add_argument("--external", action="store_true", help="weights in a file of their own")
-    parser.add_argument("--left", help="image of the pair to compare on; default: motorcycle of scikit-image")
-    parser.add_argument("--right")
+    add_pair(parser)
     parser.add_argument("--out", type=Path, default=Path("onnx"), help="folder, default onnx")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="folder or published name; default: the model of the package")
     parser.add_argument("--model_name", help="a published name such as rvc_pretrain")
+
+
+def add_pair(parser: argparse.ArgumentParser) -> None:
+    options.add_left_right(parser, "image of the pair to compare on; default: motorcycle of scikit-image", "", required=False)
+
+
+def load_pair(args: argparse.Namespace):
+    """Both images of the pair to compare on."""
+    from bridgedepth_jax.data.formats import read_image
+    from bridgedepth_jax.inference import demo
+
+    if (args.left is None) != (args.right is None):
+        raise InputError("--left and --right go together, one is missing")
+    if args.left is None:
+        sample, _ = demo.motorcycle()
+        return sample.left, sample.right
+    return read_image(args.left), read_image(args.right)
 
 
 def load_model(args: argparse.Namespace):
@@ -46,13 +63,7 @@ def load_model(args: argparse.Namespace):
 
 def sizes(args: argparse.Namespace) -> tuple[tuple[int, int], ...]:
     """(height, width) of --size and of --height, --width, without repetitions."""
-    found = []
-    for text in args.size:
-        try:
-            height, width = map(int, text.split("x"))
-        except ValueError:
-            raise InputError(f"--size {text}, expected HEIGHTxWIDTH such as 480x640") from None
-        found.append((height, width))
+    found = [options.size("--size", text) for text in args.size]
     if (args.height is None) != (args.width is None):
         raise InputError("--height and --width go together, one is missing")
     if args.height is not None:
@@ -63,18 +74,10 @@ def sizes(args: argparse.Namespace) -> tuple[tuple[int, int], ...]:
 
 
 def run(args: argparse.Namespace) -> None:
-    from bridgedepth_jax.data.formats import read_image
     from bridgedepth_jax.export.pairs import OnnxOptions, export_onnx
-    from bridgedepth_jax.inference import demo
 
-    options = OnnxOptions(sizes(args), args.batch, args.dtype, args.input, args.external)
-    if (args.left is None) != (args.right is None):
-        raise InputError("--left and --right go together, one is missing")
-    if args.left is None:
-        sample, _ = demo.motorcycle()
-        pair = sample.left, sample.right
-    else:
-        pair = read_image(args.left), read_image(args.right)
+    chosen = OnnxOptions(sizes(args), args.batch, args.dtype, args.input, args.external)
+    pair = load_pair(args)
     checkpoint, folder, name = load_model(args)
-    for path in export_onnx(checkpoint, folder, args.out, name, pair, options):
-        print(path)
+    for exported in export_onnx(checkpoint, folder, args.out, name, pair, chosen):
+        print(exported.path)

@@ -25,11 +25,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument("--save", help=f"any of {','.join(OUTPUTS)}; default disparity,color (videos: color)")
-    parser.add_argument("--scale", type=float, default=1.0, help="run at a smaller size; results stay at the input size")
-    parser.add_argument("--batch", type=int, default=1, help="pairs of equal size in one pass")
+    options.add_scale(parser)
+    parser.add_argument(
+        "--tiles", metavar="HEIGHTxWIDTH", help="see images in overlapping tiles: for those beyond memory; 768x1024"
+    )
+    parser.add_argument("--batch", type=int, default=1, help="pairs of equal size in one pass; default: 1")
+    options.add_bucket(parser)
     options.add_dtype(parser)
     options.add_devices(parser, 1)
     parser.add_argument("--max-disparity", type=float, help="pixels, the end of the colours; default: per image, one per video")
+    options.add_checks(parser)
     options.add_camera(parser)
 
 
@@ -47,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--batch {args.batch}, expected at least 1")
     options.check_positive(args)
     options.check_out(args.out)
+    tiles = options.size("--tiles", args.tiles, 256) if args.tiles else None
     kinds = outputs.parse_kinds(args.save or ("color" if is_video else "disparity,color"), tuple(outputs.OUTPUTS))
     files = [] if is_video else inputs.pair_files(args.left, args.right)
     names = [Path(args.left).stem] if is_video else [pair.name for pair in files]
@@ -54,24 +60,27 @@ def run(args: argparse.Namespace) -> None:
     needing = [kind for kind in kinds if outputs.OUTPUTS[kind].needs_calibration]
     if needing and calibrate is None:
         raise InputError(f"--save {','.join(needing)}: needs --calib, --intrinsics, or --focal and --baseline")
+    checks = run.Checks(args.check, args.fix)
     if is_video:
         fps, total = video.check_together(args.left, args.right)
-        source = run.video_pairs(args.left, args.right, scale=args.scale, calibrate=calibrate)
+        source = run.video_pairs(args.left, args.right, scale=args.scale or 1.0, calibrate=calibrate, checks=checks)
     else:
         total = len(files)
-        source = run.image_pairs(files, scale=args.scale, calibrate=calibrate)
+        source = run.image_pairs(files, scale=args.scale or 1.0, calibrate=calibrate, checks=checks)
     ahead = inputs.read_ahead(source, 2 * args.batch)
     first = next(ahead)  # what is wrong with it shows before the weights are loaded
 
-    predictor = Predictor.load(args.checkpoint, dtype=args.dtype, devices=args.devices, check_order=False)
-    run.check_size(first, args.scale, predictor.minimum)
+    settings = dict(dtype=args.dtype, devices=args.devices, bucket=args.bucket)
+    predictor = Predictor.load(args.checkpoint, check_order=False, **settings)
+    run.check_size(first, args.scale or 1.0, predictor.minimum)
     make_folder(args.out, "--out")
     consistency = any(outputs.OUTPUTS[kind].needs_occlusion for kind in kinds)
     source = itertools.chain([first], ahead)
-    predicted = run.predict(predictor, source, batch=args.batch, scale=args.scale, consistency=consistency)
+    settings = dict(batch=args.batch, scale=args.scale, consistency=consistency, tiles=tiles)
+    predicted = run.predict(predictor, source, **settings)
     results = (
         outputs.PredictedPair(pair.name, pair.left, prediction, pair.calibration, args.max_disparity, args.z_far)
-        for pair, prediction in tqdm(predicted, total=total or None, unit=" pairs", bar_format=options.BAR)
+        for pair, prediction in tqdm(predicted, total=total or None, unit=" pairs", bar_format=options.BAR, disable=None)
     )
     if is_video:
         run.write_video(args.out, results, kinds, names[0], fps)

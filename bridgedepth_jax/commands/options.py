@@ -18,11 +18,23 @@ CHECKPOINT = "folder of convert or of training, or a published name; default: th
 CONFIG = "a name such as bridgedepth/sf, or a file; ARG is given to its get_config"
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """The docstring as it is, and the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default, text = action.default, action.help
+        unsaid = not text or default in (None, "", argparse.SUPPRESS) or isinstance(default, bool)
+        if unsaid or default == [] or "default" in (text or ""):
+            return text
+        words = " ".join(map(str, default)) if isinstance(default, list) else default
+        return f"{text}; default: {words}"
+
+
 class Parser(argparse.ArgumentParser):
     """Options in full alone, so that a new one changes no command that works; what is wrong is one line, an InputError."""
 
     def __init__(self, **options) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+        super().__init__(formatter_class=Help, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}{_nearest(message)}; {self.prog} --help explains")
@@ -65,6 +77,33 @@ def add_devices(parser: argparse.ArgumentParser, default: str | int | None) -> N
     )
 
 
+def add_bucket(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bucket", type=int, help="pad sizes to multiples of this, by default the network's own; 64 compiles less, not exact"
+    )
+
+
+def add_checks(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `inference.run.Checks`."""
+    parser.add_argument(
+        "--check",
+        default="warn",
+        help="warn: say what is wrong with a pair, default; error: stop there; off: do not look",
+    )
+    parser.add_argument("--fix", action="store_true", help="undo in memory what --check finds, where that is safe")
+
+
+def add_scale(parser: argparse.ArgumentParser, default: str = "1") -> None:
+    """A number, or None for auto."""
+    parser.add_argument(
+        "--scale",
+        type=scale,
+        default=scale(default),
+        help=f"the network sees images resized by this factor, results stay at the input size; auto: by size and disparities;"
+        f" default: {default}",
+    )
+
+
 def add_left_right(parser: argparse.ArgumentParser, left: str, right: str, *, required: bool) -> None:
     parser.add_argument("--left", required=required, help=left)
     parser.add_argument("--right", required=required, help=right)
@@ -73,7 +112,9 @@ def add_left_right(parser: argparse.ArgumentParser, left: str, right: str, *, re
 def add_camera(parser: argparse.ArgumentParser) -> None:
     """What makes metres out of pixels, and --z-far."""
     parser.add_argument("--z-far", type=float, help="metres, points beyond are left out of the cloud")
-    parser.add_argument("--calib", help="Middlebury calib.txt, or a folder or glob of them, paired by name like the images")
+    parser.add_argument(
+        "--calib", help="calibration (Middlebury, KITTI, ROS, OpenCV, ZED), or a folder or glob of them, paired by name"
+    )
     parser.add_argument("--intrinsics", help="file with the nine numbers of K in line 1 and the baseline in metres in line 2")
     parser.add_argument("--focal", type=float, help="pixels; the principal point is the image's centre")
     parser.add_argument("--baseline", type=float, help="metres, with --focal")
@@ -83,6 +124,7 @@ def add_camera(parser: argparse.ArgumentParser) -> None:
 def add_processes(parser: argparse.ArgumentParser) -> None:
     """The arguments of `processes.start_processes`."""
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0; starts several processes by hand")
+    parser.add_argument("--cluster", action="store_true", help="Slurm, Kubernetes, MPI or a TPU pod says which process this is")
     parser.add_argument("--num-processes", type=int, metavar="N", help="with --coordinator: how many")
     parser.add_argument("--process-id", type=int, metavar="I", help="with --coordinator: which of them this is, from 0")
 
@@ -90,6 +132,16 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
 def devices(text: str) -> str | int:
     """A number of devices, or a word that `Predictor` knows."""
     return int(text) if text.isdigit() else text
+
+
+def scale(text: str) -> float | None:
+    """A factor, or None for "auto"."""
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}, expected a number or auto") from None
 
 
 def size(option: str, text: str, minimum: int = 1) -> tuple[int, int]:

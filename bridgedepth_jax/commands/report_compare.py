@@ -7,7 +7,7 @@ Prints, for each data set and protocol, the difference of every metric with a pa
 
 import argparse
 
-from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.errors import InputError, unknown
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,5 +26,10 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--level {args.level} and --draws {args.draws}, expected a level in 0..1 and at least 100 draws")
     masks = args.protocols.split(",") if args.protocols else None
     a, b = read_results(args.a), read_results(args.b)
+    entries = [entry for result in (a, b) for entry in result["datasets"].values()]
+    there = sorted({name for entry in entries for image in entry["per_image"].values() for name in image})
+    for name in masks or ():
+        if name not in there:
+            raise unknown("protocol", name, there)
     print(f"a: {a['method']['name']} ({args.a})\nb: {b['method']['name']} ({args.b})\n")
     print("\n".join(lines(compare(a, b, masks=masks, level=args.level, draws=args.draws), args.level)))

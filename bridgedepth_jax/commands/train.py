@@ -5,7 +5,7 @@ bridgedepth train --config bridgedepth/sf --workdir runs/sf --config.solver.base
 bridgedepth train --config bridgedepth/kitti --workdir runs/kitti --init runs/l_sf
 bridgedepth train --config bridgedepth/sf --workdir runs/sf --coordinator host0:1234 --num-processes 4 --process-id 0
 
-Started again with the same command it continues from the newest checkpoint of --workdir; SIGTERM saves first.
+Started again with the same command it continues from the newest checkpoint of --workdir; SIGTERM and Ctrl-C save first.
 """
 
 import argparse
@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> None:
         print(f"error: {error}", file=sys.stderr, flush=True)
         _leave(1)
     except InputError as error:
-        if args.coordinator is None:
+        if args.coordinator is None and not args.cluster:
             raise
         print(f"error: {error}", file=sys.stderr, flush=True)
         _leave(2)
     except Exception:
-        if args.coordinator is None:
+        if args.coordinator is None and not args.cluster:
             raise
         traceback.print_exc()  # of another process, too: its death breaks our collectives
         _leave(1)
@@ -80,7 +80,7 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     given = {"stereo": args.teacher, "mono": args.mono}
     config.teachers = tuple((dict(teachers) | {name: path for name, path in given.items() if path}).items())
     experiment = Experiment.from_dict(config.to_dict())
-    start_processes(args.coordinator, args.num_processes, args.process_id)
+    start_processes(args.coordinator, args.num_processes, args.process_id, args.cluster)
     data = make_train_dataset(experiment.data)
     word = loop.train(
         experiment,

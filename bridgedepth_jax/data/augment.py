@@ -8,6 +8,7 @@ H, W: the image's size, h, w: the crop's.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -25,6 +26,15 @@ ERASED = (50, 100)  # pixels, from and below: sides of the eraser's rectangles
 FLIP_PROBABILITY = {"": 0.0, "hf": 0.5, "h": 0.5, "v": 0.1}
 SPARSE_BORDER = (20, 50)  # rows at the bottom, columns on both sides by which the draw of a sparse crop is widened
 Y_JITTER = 2  # rows, either way
+
+# What a loss may ask for beside views and disparity; all but the clean views are in the sample's files.
+EXTRAS: dict[str, type[np.generic]] = {
+    "left_clean": np.uint8,
+    "right_clean": np.uint8,
+    "confidence": np.float32,
+    "nonocc": np.bool_,
+    "inpaint": np.bool_,
+}
 
 PROBE_STRIDE = 4  # of the pixels that mean colours are taken from
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
@@ -88,9 +98,14 @@ Rectangle = tuple[int, int, int, int]  # y0, x0, y1, x1
 
 
 def augment(
-    sample: Sample, kind: Kind, crop: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
+    sample: Sample,
+    kind: Kind,
+    crop: tuple[int, int],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    extras: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """left, right (h, w, 3) uint8, disparity (h, w) float32, valid (h, w) bool.
+    """left, right (h, w, 3) uint8, disparity (h, w) float32, valid (h, w) bool, and some of `EXTRAS`.
 
     kind: "dense" recomputes valid as disparity < 512, "masked" is dense with the sample's own mask, "sparse" moves single
     points. ValueError for a flip "h" of a sample without `right_disparity`.
@@ -101,6 +116,7 @@ def augment(
     geometry = draw_geometry((height, width), kind, crop, config, rng)
 
     left, right = (transform_image(sample[side], geometry, crop, side) for side in ("left", "right"))
+    more = {name: transform_extra(name, sample, geometry, crop) for name in extras}
     disparity, valid = transform_disparity(sample, kind, geometry, crop)
     if colours is not None:
         probes = [sample[side][::PROBE_STRIDE, ::PROBE_STRIDE] for side in ("left", "right")]
@@ -110,7 +126,7 @@ def augment(
             right[y0:y1, x0:x1] = mean
     if geometry.flip == "h":
         left, right = right, left
-    return {"left": left, "right": right, "disparity": disparity, "valid": valid}
+    return {"left": left, "right": right, "disparity": disparity, "valid": valid, **more}
 
 
 def whole_views(sample: Sample, size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -185,6 +201,18 @@ def transform_image(image: np.ndarray, geometry: Geometry, crop: tuple[int, int]
         image = cv2.resize(image, geometry.size[::-1], interpolation=cv2.INTER_LINEAR)
     y = geometry.right_y if side == "right" else geometry.y
     return _mirror(image, geometry.flip)[y : y + crop[0], geometry.x : geometry.x + crop[1]].copy()
+
+
+def transform_extra(name: str, sample: Sample, geometry: Geometry, crop: tuple[int, int]) -> np.ndarray:
+    """One of `EXTRAS` of the crop: clean views and confidence interpolated, masks nearest; all rows are the left view's."""
+    array = sample[name.removesuffix("_clean")]
+    if array.shape[:2] != geometry.size:
+        mask = array.dtype == np.bool_
+        how = cv2.INTER_NEAREST_EXACT if mask else cv2.INTER_LINEAR
+        pixels = array.astype(np.uint8) if mask else array
+        array = cv2.resize(pixels, geometry.size[::-1], interpolation=how).astype(array.dtype)
+    window = np.s_[geometry.y : geometry.y + crop[0], geometry.x : geometry.x + crop[1]]
+    return _mirror(array, geometry.flip)[window].copy()
 
 
 def transform_disparity(sample: Sample, kind: Kind, geometry: Geometry, crop: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

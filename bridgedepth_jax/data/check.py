@@ -52,7 +52,8 @@ def check(name: str, root: str | Path, *, every_sample: bool = False) -> Report:
         source = open_source(name, root)
     except InputError as error:
         found = DATASETS.get(name)
-        absent = found is None or not any(next(Path(root).glob(part.left), None) for part in found.sources)
+        globs = [found.listing, *(part.left for part in found.sources)] if found else []
+        absent = not any(next(Path(root).glob(glob), None) for glob in globs if glob)
         return Report(str(error), broken=not absent)
     count = len(source)
     numbers = range(count) if every_sample and isinstance(source, RawSource) else sorted({0, count // 2, count - 1})

@@ -39,6 +39,7 @@ TARTAN_AIR_BASELINE_FOCAL = 80.0  # pixels x metres
 
 # The usual PNG: 8 bits, RGB or RGBA, not interlaced. The optional decoder reads it a quarter faster, to the same pixels.
 _PNG_RGB = re.compile(rb"\x89PNG\r\n\x1a\n.{4}IHDR.{8}\x08[\x02\x06]\x00\x00\x00", re.DOTALL)
+_PNG_SCALE = re.compile(r"png(?::(0*[1-9]\d*(?:\.\d+)?|0*\.\d*[1-9]\d*|0+\.\d*[1-9]\d*))?")
 _PFM_HEADER = re.compile(rb"(P[fF])\s+(\d+)\s+(\d+)\s+(\S+)[ \t]*\r?\n")
 
 
@@ -65,7 +66,12 @@ def decode_mask(data: bytes, name: str) -> UInt8[np.ndarray, "H W"]:
 
 
 def decode_confidence(data: bytes, name: str) -> Float32[np.ndarray, "H W"]:
-    """0..1 of a 16-bit image."""
+    """0..1 of a 16-bit image, or of an NPY file."""
+    if data.startswith(b"\x93NUMPY"):
+        values = _npy(data, name)
+        if not (values.min(initial=0) >= 0 and values.max(initial=0) <= 1):
+            raise InputError(f"{name}: {values.min()} to {values.max()}, expected confidence in 0..1")
+        return values
     return _grey(data, name, np.uint16) / np.float32(65535)
 
 
@@ -73,12 +79,14 @@ def read_disparity(path: str | Path, format: str) -> Disparity:
     """Disparity (H, W) float32 in pixels and valid (H, W) bool of a ground-truth file.
 
     format: one of `FORMATS`: pfm, kitti, middlebury, vkitti2, sintel, falling_things, tartan_air, booster, crestereo,
-    in_stereo2k. `path` is the disparity or depth file of that data set. Files that belong to it are found beside it:
-    `_camera_settings.json` (falling_things), `mask0nocc.png` (middlebury, for disp0GT.pfm).
+    in_stereo2k, npy; or png and png:SCALE, a grey PNG of 8 or 16 bits that holds SCALE times the disparity (1 by default),
+    0 where it is unknown. `path` is the disparity or depth file of that data set. Files that belong to it are found beside it:
+    `_camera_settings.json` (falling_things), and where it is there `mask0nocc.png` (middlebury, for disp0GT.pfm): valid is then
+    what both cameras see, as in training; whatever has a disparity counts as "all" in every evaluation.
     Raises InputError for an unknown format and for a missing, broken or unfit file.
     """
     path = Path(path)
-    beside = {name: read_bytes(path.with_name(name)) for name in files_beside(format, path.name)}
+    beside = {file.name: read_bytes(file) for file in find_beside(format, path)}
     return decode_disparity(read_bytes(path), format, str(path), beside)
 
 
@@ -95,6 +103,12 @@ def decode_disparity(data: bytes, format: str, name: str, beside: Mapping[str, b
 def files_beside(format: str, name: str) -> tuple[str, ...]:
     """Names of the files in the same folder that decoding a file called `name` needs."""
     return _format(format).beside(name)
+
+
+def find_beside(format: str, path: Path) -> list[Path]:
+    """The files of `files_beside` in the folder of `path`; those that a format can do without only where they are there."""
+    files = [path.with_name(name) for name in files_beside(format, path.name)]
+    return [file for file in files if file.name not in _format(format).optional or file.is_file()]
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -284,6 +298,22 @@ def _decode_scaled_png(scale: int) -> "_Decode":
     return decode
 
 
+def _decode_npy(data: bytes, name: str, beside: Mapping[str, bytes]) -> Disparity:
+    disparity = _npy(data, name)
+    known = np.isfinite(disparity) & (disparity > 0)
+    return np.where(known, disparity, np.float32(0)), known
+
+
+def _decode_any_png(scale: float) -> "_Decode":
+    def decode(data: bytes, name: str, beside: Mapping[str, bytes]) -> Disparity:
+        image = _decode(data, name, cv2.IMREAD_UNCHANGED)
+        if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+            raise InputError(f"{name}: {image.dtype} image of shape {image.shape}, expected one channel of uint8 or uint16")
+        return image / np.float32(scale), image > 0
+
+    return decode
+
+
 _Decode = Callable[[bytes, str, Mapping[str, bytes]], Disparity]
 
 
@@ -293,12 +323,15 @@ class Format:
 
     decode: _Decode
     beside: Callable[[str], tuple[str, ...]] = lambda name: ()
+    optional: tuple[str, ...] = ()  # of the files beside
 
 
 FORMATS: dict[str, Format] = {
     "pfm": Format(_decode_pfm_disparity),
     "kitti": Format(_decode_kitti),
-    "middlebury": Format(_decode_middlebury, lambda name: ("mask0nocc.png",) if name == "disp0GT.pfm" else ()),
+    "middlebury": Format(
+        _decode_middlebury, lambda name: ("mask0nocc.png",) if name == "disp0GT.pfm" else (), ("mask0nocc.png",)
+    ),
     "vkitti2": Format(_decode_vkitti2),
     "sintel": Format(_decode_sintel),
     "falling_things": Format(_decode_falling_things, lambda name: ("_camera_settings.json",)),
@@ -306,11 +339,20 @@ FORMATS: dict[str, Format] = {
     "booster": Format(_decode_booster),
     "crestereo": Format(_decode_scaled_png(32)),
     "in_stereo2k": Format(_decode_scaled_png(100)),
+    "npy": Format(_decode_npy),
 }
+
+EXPECTED = f"{', '.join(FORMATS)}, png, or png:SCALE such as png:16"
+
+
+def known(format: str) -> bool:
+    """Whether it is a row of `FORMATS`, png, or png:SCALE."""
+    return format in FORMATS or _PNG_SCALE.fullmatch(format) is not None
 
 
 def _format(name: str) -> Format:
-    try:
+    if name in FORMATS:
         return FORMATS[name]
-    except KeyError:
-        raise InputError(f"unknown disparity format {name!r}, expected one of {', '.join(FORMATS)}") from None
+    if (scaled := _PNG_SCALE.fullmatch(name)) is not None:
+        return Format(_decode_any_png(float(scaled[1] or 1)))
+    raise InputError(f"unknown disparity format {name!r}, expected one of {EXPECTED}")

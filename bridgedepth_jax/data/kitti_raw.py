@@ -7,7 +7,7 @@ and KITTI/raw/<date>/calib_{cam_to_cam,velo_to_cam}.txt. H, W the image's sides;
 import csv
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -213,17 +213,54 @@ def project(
     return np.maximum(found, 0).reshape(height, width)
 
 
+def scan_path(frame: Frame, root: Path) -> Path:
+    return root / frame.folder / f"velodyne_points/data/{frame.number:010d}.bin"
+
+
 def read_depth(frame: Frame, root: Path, *, depth: Literal["forward", "camera"] = "forward") -> Float[np.ndarray, "H W"]:
     """The depth map of a frame's scan. InputError: a scan or calibration that is missing or damaged."""
     calibration = read_calibration(root / "KITTI/raw" / frame.date)
-    return project(read_scan(root / frame.folder / f"velodyne_points/data/{frame.number:010d}.bin"), calibration, depth=depth)
+    return project(read_scan(scan_path(frame, root)), calibration, depth=depth)
+
+
+def check_scans(frames: Iterable[Frame], root: Path) -> None:
+    """InputError: calibrations or scans that are missing or damaged, before anything is computed."""
+    frames = list(frames)
+    for date in sorted({frame.date for frame in frames}):
+        read_calibration(root / "KITTI/raw" / date)
+    missing = []
+    for path in (scan_path(frame, root) for frame in frames):
+        if not path.is_file():
+            missing.append(str(path))
+        elif path.stat().st_size % 16:
+            raise InputError(f"{path}: {path.stat().st_size} bytes, expected a multiple of 16 (points of four float32)")
+    _complain(missing, "a scan")
+
+
+def check_improved(frames: Iterable[Frame], root: Path) -> None:
+    """InputError: improved depth maps that are missing."""
+    places = [improved_places(frame, root) for frame in frames]
+    _complain([str(rows[0]) for rows in places if not any(place.is_file() for place in rows)], "an improved depth map")
+
+
+def _complain(missing: list[str], what: str) -> None:
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise InputError(f"{', '.join(missing[:3])}{more}: missing, expected {what} each; {ORIGIN}")
+
+
+def improved_places(frame: Frame, root: Path) -> list[Path]:
+    """Where the improved depth of a frame may be."""
+    name = f"proj_depth/groundtruth/image_02/{frame.number:010d}.png"
+    return [
+        root / frame.folder / name,
+        *(root / "KITTI/depth" / part / f"{frame.drive}_sync" / name for part in ("train", "val")),
+    ]
 
 
 def read_improved(frame: Frame, root: Path) -> Float[np.ndarray, "H W"]:
     """The improved depth map of a frame, 0 where there is none. InputError: no file in any of its places."""
-    name = f"proj_depth/groundtruth/image_02/{frame.number:010d}.png"
-    places = [root / frame.folder / name]
-    places += [root / "KITTI/depth" / part / f"{frame.drive}_sync" / name for part in ("train", "val")]
+    places = improved_places(frame, root)
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise InputError(f"no improved depth of {frame.drive} {frame.number}, expected {' or '.join(map(str, places))}")

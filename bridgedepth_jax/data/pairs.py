@@ -12,14 +12,14 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import cv2
 import numpy as np
 
 from bridgedepth_jax.data import formats, kitti_raw
 from bridgedepth_jax.data.calibration import READERS
-from bridgedepth_jax.data.table import DATASETS, Dataset, Kind, Source, Swap
+from bridgedepth_jax.data.table import DATASETS, LISTED, Dataset, Kind, Source, Swap
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.geometry import Calibration
 
@@ -63,8 +63,8 @@ class Pair:
         roles = (*_PATHS, *(("right_disparity",) if right_disparity else ()))
         found = {role: path for role in roles if (path := getattr(self, role)) is not None}
         if self.disparity is not None and self.format is not None:
-            for name in formats.files_beside(self.format, self.disparity.name):
-                found[f"beside/{name}"] = self.disparity.with_name(name)
+            for path in formats.find_beside(self.format, self.disparity):
+                found[f"beside/{path.name}"] = path
         return found
 
 
@@ -144,6 +144,8 @@ def find_pairs(name: str, root: str | Path) -> tuple[Pair, ...]:
     dataset = DATASETS[name]
     pairs: list[Pair] = []
     missing: list[str] = []
+    if dataset.listing:
+        pairs, missing = _listed_pairs(name, dataset, root)
     for source in dataset.sources:
         found, lost = _source_pairs(name, dataset, source, root)
         pairs += found
@@ -152,7 +154,7 @@ def find_pairs(name: str, root: str | Path) -> tuple[Pair, ...]:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(f"{name}: {'; '.join(sorted(missing)[:3])}{more}")
     if not pairs:
-        looked = ", ".join(str(root / source.left) for source in dataset.sources)
+        looked = ", ".join(str(root / glob) for glob in (dataset.listing, *(s.left for s in dataset.sources)) if glob)
         raise InputError(f"{name}: no file matches {looked}; it comes from {dataset.origin}")
     pairs.sort(key=lambda pair: (pair.left, pair.right))
     several = {a.left for a, b in itertools.pairwise(pairs) if a.left == b.left}
@@ -196,6 +198,25 @@ def _source_pairs(name: str, dataset: Dataset, source: Source, root: Path) -> tu
             )
         )  # fmt: skip
     return pairs, list(dict.fromkeys(missing))
+
+
+def _listed_pairs(name: str, dataset: Dataset, root: Path) -> tuple[list[Pair], list[str]]:
+    """Pairs of the set's text files, and a line for every file that is missing."""
+    pairs, missing = [], []
+    for listing in _glob(root, dataset.listing):
+        folder = Path(listing).parent
+        for number, line in enumerate((root / listing).read_text().splitlines(), 1):
+            words = [word for word in re.split(r"[\s,]+", line) if word]
+            if not words:
+                continue
+            if len(words) != len(LISTED):
+                raise InputError(f"{root / listing}, line {number}: {len(words)} files, expected {', '.join(LISTED)}")
+            paths = {role: (folder / word).as_posix() for role, word in zip(LISTED, words, strict=True)}
+            lost = [path for path in paths.values() if not (root / path).is_file()]
+            missing += [f"{root / path} is missing, listed with the right image {root / paths['right']}" for path in lost]
+            files: dict[str, Any] = {role: root / path for role, path in paths.items()}
+            pairs.append(Pair(name, paths["left"], dataset.kind, format=dataset.format, **files))
+    return pairs, missing
 
 
 def _by_name(source: Source, lefts: list[str], rights: list[str], root: Path) -> tuple[list[tuple[str, str]], list[str]]:
@@ -265,8 +286,8 @@ def _custom_pair(name: str, table: Path, line: int, row: Mapping[str, str | None
     cells = {key: (value or "").strip() for key, value in row.items() if key in _COLUMNS}
     where = f"{table}, line {line}"
     labelled = bool(cells.get("disparity") or cells.get("format"))  # both empty: a pair without ground truth
-    if labelled and cells["format"] not in formats.FORMATS:
-        raise InputError(f"{where}: format {cells['format']!r}, expected one of {', '.join(formats.FORMATS)}")
+    if labelled and not formats.known(cells["format"]):
+        raise InputError(f"{where}: format {cells['format']!r}, expected one of {formats.EXPECTED}")
     kind = cells.get("kind") or "sparse"
     if kind not in ("dense", "sparse", "masked"):
         raise InputError(f"{where}: kind {kind!r}, expected dense, sparse or masked")
@@ -274,10 +295,11 @@ def _custom_pair(name: str, table: Path, line: int, row: Mapping[str, str | None
     for key in ("left", "right", *(("disparity",) if labelled else ())):
         if key not in paths:
             raise InputError(f"{where}: {key} is empty")
-    if labelled and "mask0nocc.png" in formats.files_beside(
-        cells["format"], paths["disparity"].name
-    ):  # as in the sets of Middlebury
-        paths.setdefault("nonocc", paths["disparity"].with_name("mask0nocc.png"))
+    if labelled:  # as in the sets of Middlebury
+        beside = formats.find_beside(cells["format"], paths["disparity"])
+        for path in beside:
+            if path.name == "mask0nocc.png":
+                paths.setdefault("nonocc", path)
     for key, path in paths.items():
         if not path.is_file():
             raise InputError(f"{where}: {key} {path} is missing")

@@ -18,13 +18,16 @@ import cv2
 import grain
 import numpy as np
 
-from bridgedepth_jax.data.augment import AugmentConfig, augment, whole_views
+from bridgedepth_jax.data.augment import EXTRAS, AugmentConfig, augment, whole_views
 from bridgedepth_jax.data.mono import MonoAugment, make_example, open_mono
 from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.data.sources import Packing, SyntheticOptions, open_source
 from bridgedepth_jax.errors import InputError
 
 HostBatch = dict[str, np.ndarray]
+
+DERIVED = ("batch_size", "seed", "extras")  # fields of `DataConfig` that follow from other sections of an experiment
+FILED = frozenset(("confidence", "nonocc", "inpaint"))  # extras that come from files
 
 _LOG = logging.getLogger(__name__)
 _ENDLESS = 2**40  # samples: more than any run takes
@@ -48,6 +51,7 @@ class DataConfig:
     shares: tuple[int, ...] = ()  # samples of each set in a row of sum(shares); empty: as many as they have
     mono: MonoAugment = dataclasses.field(default_factory=MonoAugment)  # of single images
     synthetic: SyntheticOptions = dataclasses.field(default_factory=SyntheticOptions)
+    extras: tuple[str, ...] = ()  # of `EXTRAS`: what a batch holds beside views and disparity
     workers: int = 0  # processes
     threads: int = 2  # reading ahead, in each process
     prefetch: int = 2  # batches a process keeps ready
@@ -59,6 +63,11 @@ class DataConfig:
             raise InputError(f"data.shares = {self.shares}, expected a number above 0 for each of {len(self.train)} sets")
         if self.batch_size < 1 or min(self.crop) < 1:
             raise InputError(f"batch_size {self.batch_size}, crop {self.crop}: expected positive numbers")
+        if self.extras and (self.whole or (self.augment.enabled and self.augment.flip in ("h", "hf"))):
+            raise InputError(
+                f"data.whole {self.whole}, data.augment.flip {self.augment.flip!r}: {', '.join(self.extras)} are of the left"
+                " view and of whole pairs, expected False and '' or 'v'"
+            )
 
 
 def batch_shapes(config: DataConfig) -> dict[str, tuple[tuple[int, ...], Any]]:
@@ -69,7 +78,7 @@ def batch_shapes(config: DataConfig) -> dict[str, tuple[tuple[int, ...], Any]]:
         return {"image": ((*size, 3), np.uint8), **maps, "pseudo": (size[:1], np.bool_)}
     kinds: dict[str, Any] = {"left": np.uint8, "right": np.uint8}
     if not config.whole:
-        kinds |= {"disparity": np.float32, "valid": np.bool_}
+        kinds |= {"disparity": np.float32, "valid": np.bool_} | {name: EXTRAS[name] for name in config.extras}
     return {name: ((*size, 3) if kind is np.uint8 else size, kind) for name, kind in kinds.items()}
 
 
@@ -77,7 +86,9 @@ class TrainDataset:
     """Batches by step number. See the module's docstring for what is in one.
 
     A batch is a dict: left, right (b, h, w, 3) uint8 RGB; disparity (b, h, w) float32, pixels; valid (b, h, w) bool.
-    With `whole` it is the two images alone. Of single images: image (b, h, w, 3) uint8; inverse (b, h, w) float32;
+    With `whole` it is the two images alone. `config.extras` adds left_clean, right_clean (b, h, w, 3) uint8: the views before
+    colour, eraser and row jitter; confidence (b, h, w) float32, of the disparity; nonocc and inpaint (b, h, w) bool, of the
+    left and the right view. Every pair must have them. Of single images: image (b, h, w, 3) uint8; inverse (b, h, w) float32;
     valid (b, h, w) bool; pseudo (b,) bool.
     """
 
@@ -99,6 +110,7 @@ class TrainDataset:
             else:
                 how: dict[str, Any] = dict(storage=config.source, right_disparity=flip_views, synthetic=options)
                 self.sources[name] = open_source(name, config.root, **how)
+        self._check_extras()
         self.repeats = [(name, max(times, 1)) for name, times in config.train]
         ends = np.cumsum([len(self.sources[name]) * times for name, times in self.repeats])
         self.ends: list[int] = ends.tolist()
@@ -119,7 +131,7 @@ class TrainDataset:
         # An option that came later, at what there was before there was the choice, changes nothing.
         for name, before, section in (
             ("scenes", "sparse", config["synthetic"]), ("clean", False, config["synthetic"]), ("whole", False, config),
-            ("views", "pairs", config), ("shares", (), config),
+            ("views", "pairs", config), ("shares", (), config), ("extras", (), config),
         ):  # fmt: skip
             if section[name] == before:
                 del section[name]
@@ -127,6 +139,14 @@ class TrainDataset:
             del config["mono"]
         files = {name: [len(source), source.fingerprint] for name, source in self.sources.items()}  # type: ignore[attr-defined]
         return hashlib.sha256(json.dumps([config, files], sort_keys=True).encode()).hexdigest()[:16]
+
+    def _check_extras(self) -> None:
+        """Before anything is read: InputError names the first pair without a file that `extras` needs."""
+        for source in self.sources.values():
+            for pair in getattr(source, "pairs", ()):
+                for name in FILED.intersection(self.config.extras):
+                    if getattr(pair, name) is None:
+                        raise InputError(f"{pair.dataset}: {pair.left} has no {name}, which the loss asks for")
 
     def element(self, position: int) -> dict[str, Any]:
         """The augmented sample at a position of the stream, and `skipped`, the number of broken files it replaces."""
@@ -146,7 +166,10 @@ class TrainDataset:
             return {**make_example(sample, self.config.crop, self.config.mono, rng), "skipped": np.int32(skipped)}
         if self.config.whole:
             return {**whole_views(sample, self.config.crop), "skipped": np.int32(skipped)}
-        made = augment(sample, sample.get("kind", "masked"), self.config.crop, self.config.augment, rng)
+        for name in FILED.intersection(self.config.extras):
+            if name not in sample:
+                raise InputError(f"{sample['name']}: a pair without {name}, which the loss asks for")
+        made = augment(sample, sample.get("kind", "masked"), self.config.crop, self.config.augment, rng, self.config.extras)
         return {**made, "skipped": np.int32(skipped)}
 
     def _place(self, position: int) -> tuple[int, int]:

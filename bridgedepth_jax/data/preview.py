@@ -29,7 +29,8 @@ def warped_error(sample: Sample) -> np.ndarray:
 def contact_sheet(samples: Iterable[Sample], width: int = 320) -> np.ndarray:
     """uint8 (rows, columns, 3) RGB: one sample a row: left, right, disparity, masks, warped error; each `width` pixels wide.
 
-    Masks: white valid and visible in both views, grey valid but occluded, black not valid. Error: white is 64 grey levels.
+    Masks: white valid and visible in both views, grey valid but occluded, black not valid; darker where the set trusts its
+    disparity less. The right view is red where it was made up. Error: white is 64 grey levels.
     """
     return np.concatenate([_row(sample, width) for sample in samples])
 
@@ -37,8 +38,12 @@ def contact_sheet(samples: Iterable[Sample], width: int = 320) -> np.ndarray:
 def _row(sample: Sample, width: int) -> np.ndarray:
     valid = sample["valid"]
     masks = np.where(valid, np.where(sample.get("nonocc", valid), 255, 110), 0).astype(np.uint8)
+    masks = (masks * sample.get("confidence", np.float32(1))).astype(np.uint8)
+    right = sample["right"].copy()
+    if "inpaint" in sample:
+        right[sample["inpaint"]] = right[sample["inpaint"]] // 2 + np.array([127, 0, 0], np.uint8)
     error = np.clip(warped_error(sample) * _ERROR_GAIN, 0, 255).astype(np.uint8)
-    pictures = (sample["left"], sample["right"], colorize(sample["disparity"], valid=valid), masks, error)
+    pictures = (sample["left"], right, colorize(sample["disparity"], valid=valid), masks, error)
     height = max(1, round(width * valid.shape[0] / valid.shape[1]))
     return np.concatenate([_cell(picture, height, width) for picture in pictures], axis=1)
 

@@ -38,7 +38,10 @@ class Dataset:
     kind: Kind
     origin: str
     pairs: int | None = None
+    listing: str = ""  # glob of text files in place of sources; `LISTED` are a line's files, relative to the text's folder
 
+
+LISTED = ("left", "right", "disparity", "confidence", "nonocc", "inpaint")
 
 _KITTI_VAL = {
     2012: frozenset([*range(0, 195, 5), 193]),
@@ -122,6 +125,7 @@ _ORIGINS = {
     "carla": "CARLA high resolution, released with HSMNet: https://github.com/gengshan-y/high-res-stereo (carla-highres)",
     "in_stereo2k": "https://github.com/YuhuaXu/StereoDataset (InStereo2K)",
     "booster": "https://cvlab-unibo.github.io/booster-web/ (booster; the balanced setup)",
+    "mfs35k": "https://huggingface.co/datasets/Windsrain/MfS35K (MfS35K; pairs made from photographs by ZeroStereo)",
 }
 
 DATASETS: dict[str, Dataset] = {
@@ -267,6 +271,7 @@ DATASETS: dict[str, Dataset] = {
         (Source("booster/test/balanced/*/camera_00/im*.png", (("/camera_00/", "/camera_02/"),), cross="zip"),),
         "booster", "sparse", _ORIGINS["booster"],
     ),
+    "mfs35k": Dataset((), "npy", "dense", _ORIGINS["mfs35k"], listing="MfS35K/*.txt"),
 }  # fmt: skip
 
 # What a config may say; also "custom:FILE.csv" and "kitti_raw_SPLIT:DRIVE,DRIVE".

@@ -101,15 +101,20 @@ def kitti_2015(
     InputError: a width without a known focal length.
     """
     height, width = truth.shape
-    focal = FOCALS.get(width) if focal is None else focal
-    if focal is None:
-        raise InputError(f"an image {width} pixels wide, expected a width of KITTI 2015: {', '.join(map(str, FOCALS))}")
+    focal = focal_of_width(width) if focal is None else focal
     mask = truth > 0
     found = resize_disparity(disparity, height, width)
     depths = [depth_of(d, focal * BASELINE)[mask] for d in (truth.astype(np.float64), found)]
     error = np.abs(truth - found)[mask]
     wrong = (error >= 3) & (error >= 0.05 * truth[mask])
     return measure(*depths) | {"d1": float(100 * np.mean(wrong))}
+
+
+def focal_of_width(width: int) -> float:
+    """Pixels, of KITTI 2015's cameras. InputError: a width without a known focal length."""
+    if width not in FOCALS:
+        raise InputError(f"an image {width} pixels wide, expected a width of KITTI 2015: {', '.join(map(str, FOCALS))}")
+    return FOCALS[width]
 
 
 def average(values: Iterable[Mapping[str, float]]) -> dict[str, float]:

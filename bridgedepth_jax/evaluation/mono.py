@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation.depth import garg_crop
-from bridgedepth_jax.ops.resize import resize_aligned
+from bridgedepth_jax.ops.resize import resize_map
 
 FEWEST = 10  # valid pixels of an image that counts
 NAMES = ("abs_rel", "abs_rel_inverse", "delta1", "delta2", "delta3", "rmse", "log10", "sq_rel")
@@ -96,7 +96,7 @@ def evaluate_image(
     pixels = int(valid.sum())
     if pixels < FEWEST:
         raise InputError(f"{pixels} pixels with ground truth between {low:g} and {cap:g} m, expected at least {FEWEST}")
-    at = resize_aligned(prediction, *truth.shape)[valid]
+    at = resize_map(prediction, *truth.shape)[valid]
     if metric:
         return Measured(measure(np.clip(at.astype(np.float64), low, cap), truth[valid]), pixels, None)
     found = fit(at, truth[valid])

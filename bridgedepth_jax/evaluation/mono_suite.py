@@ -203,7 +203,7 @@ def _evaluate_da2k(method: MonoMethod, root: Path, choice: Choice, *, progress: 
         name = names[number]
         path = table.parent / name
         image = decode_image(read_bytes(path), str(path))
-        found = mono.resize_aligned(method.predict(image), *image.shape[:2])
+        found = mono.resize_map(method.predict(image), *image.shape[:2])
         answers[name] = mono.ordered(-found if method.metric else found, annotations[name], str(path))
     scenes = mono.accuracies(answers)
     means = {f"accuracy/{scene}": value for scene, (value, _) in scenes.items()}
@@ -245,7 +245,7 @@ def _draw(path: Path, found: Truth, prediction: np.ndarray, *, metric: bool) -> 
     """Image, prediction and truth side by side, inverse depth."""
     height, width = found.truth.shape
     known = np.isfinite(found.truth) & (found.truth > 0)
-    at = mono.resize_aligned(prediction, height, width)
+    at = mono.resize_map(prediction, height, width)
     inverse = 1 / np.maximum(at, 1e-3) if metric else at
     truth = np.where(known, 1 / np.where(known, found.truth, 1), 0)
     panels = [found.image]

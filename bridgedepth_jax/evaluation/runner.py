@@ -40,7 +40,7 @@ class Item(NamedTuple):
     camera: Callable[[], Calibration | None] = lambda: None  # None: no metric depth
 
 
-class _Image(NamedTuple):
+class ReadItem(NamedTuple):
     """An item, read and padded."""
 
     item: Item
@@ -125,7 +125,9 @@ class Evaluator:
         todo = [item for item in items if item.name not in records][jax.process_index() :: jax.process_count()]
         placed = None if self._estimate is None else self._place(params)  # all processes: may gather shards
         new = []
-        bar = tqdm.tqdm(total=len(todo), desc=protocol.name, unit="image", disable=not progress, dynamic_ncols=True)
+        bar = tqdm.tqdm(
+            total=len(todo), desc=protocol.name, unit="image", disable=None if progress else True, dynamic_ncols=True
+        )
         with bar:
             for record, image, disparity in self._run(placed, todo, protocol):
                 new.append(record)
@@ -138,10 +140,10 @@ class Evaluator:
 
     def _run(
         self, params: Any, items: Sequence[Item], protocol: Protocol
-    ) -> Iterator[tuple[Record, _Image | None, np.ndarray | None]]:
-        groups: dict[tuple[int, int], list[_Image]] = collections.defaultdict(list)
+    ) -> Iterator[tuple[Record, ReadItem | None, np.ndarray | None]]:
+        groups: dict[tuple[int, int], list[ReadItem]] = collections.defaultdict(list)
         # Computing while the next are read.
-        pending: collections.deque[tuple[list[_Image], Estimate, Any]] = collections.deque()
+        pending: collections.deque[tuple[list[ReadItem], Estimate, Any]] = collections.deque()
         for image in self._read_ahead(items, protocol):
             if image.problem:
                 yield Record(protocol.name, image.item.name, problem=image.problem), None, None
@@ -159,7 +161,7 @@ class Evaluator:
         while pending:
             yield from self._finish(*pending.popleft(), protocol)
 
-    def _read_ahead(self, items: Sequence[Item], protocol: Protocol) -> Iterator[_Image]:
+    def _read_ahead(self, items: Sequence[Item], protocol: Protocol) -> Iterator[ReadItem]:
         with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
             waiting: collections.deque = collections.deque()
             for item in items:
@@ -169,24 +171,24 @@ class Evaluator:
             while waiting:
                 yield waiting.popleft().result()
 
-    def _load(self, item: Item, protocol: Protocol) -> _Image:
+    def _load(self, item: Item, protocol: Protocol) -> ReadItem:
         try:
             sample, calibration = item.read(), item.camera()
             if calibration is not None:
                 height, width = sample["disparity"].shape
                 calibration = calibration.fitted(width, height)
         except InputError as error:
-            return _Image(item, {}, {}, str(error))  # type: ignore[arg-type]
+            return ReadItem(item, {}, {}, str(error))  # type: ignore[arg-type]
         problem = _problem(sample, protocol, self._minimum)
         if problem:
-            return _Image(item, sample, {}, problem)
+            return ReadItem(item, sample, {}, problem)
         arrays = _padded(sample, protocol, calibration, self.bucket)
         if self._match is not None:
             disparity, raw = self._match(sample)
             arrays |= _pad_all({"disparity": disparity} | ({} if raw is None else {"raw": raw}), self.bucket)
-        return _Image(item, sample, arrays, "")
+        return ReadItem(item, sample, arrays, "")
 
-    def _dispatch(self, params: Any, images: list[_Image], protocol: Protocol) -> tuple[list[_Image], Estimate, Any]:
+    def _dispatch(self, params: Any, images: list[ReadItem], protocol: Protocol) -> tuple[list[ReadItem], Estimate, Any]:
         """Starts a batch on the devices: rows beyond the images repeat the first with no pixel to count."""
         height, width = images[0].arrays["left"].shape[:2]
         rows = -(-len(images) // self._devices) * self._devices
@@ -211,8 +213,8 @@ class Evaluator:
         return images, prediction, self._measure[key](prediction, batch)
 
     def _finish(
-        self, images: list[_Image], prediction: Estimate, sums: Any, protocol: Protocol
-    ) -> Iterator[tuple[Record, _Image, np.ndarray]]:
+        self, images: list[ReadItem], prediction: Estimate, sums: Any, protocol: Protocol
+    ) -> Iterator[tuple[Record, ReadItem, np.ndarray]]:
         sums = jax.device_get(sums)
         disparity = np.asarray(prediction.disparity)
         for i, image in enumerate(images):

@@ -109,7 +109,7 @@ def submit(
     sizes: dict[Path, tuple[int, int]] = {}
     results = timed(predict, [pair for _, pair in work])
     for (split, pair), (disparity, duration) in zip(
-        work, tqdm.tqdm(results, total=len(work), disable=not progress), strict=True
+        work, tqdm.tqdm(results, total=len(work), disable=None if progress else True), strict=True
     ):
         written = _write(name, benchmark, split, pair, out, method, disparity, duration)
         sizes[written[0]] = disparity.shape

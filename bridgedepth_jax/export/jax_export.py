@@ -1,6 +1,9 @@
 """A JAX function as one file that JAX alone runs, on CPUs, GPUs and TPUs (spec `export.md`, jax.export).
 
 Weights lie inside, or beside as FILE.npz: then they are the function's first argument. `LOADER` is all that a user needs.
+
+A later JAX reads the file. An earlier one does while nothing in it is newer: JAX checks a size that may vary by a call which
+0.12 writes in a form that 0.10 cannot read (`scripts/export_across.py`), so write a fixed batch for that.
 """
 
 from collections.abc import Callable, Sequence

@@ -18,7 +18,8 @@ from bridgedepth_jax.export.onnx_graph import SMALL, Graph, Value, constant
 from bridgedepth_jax.export.onnx_ops import ELEMENTWISE, NAMED, ROWS, slice_of
 
 INLINED = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2")
-UNROLLED = 256  # steps of a loop at most
+SHORT = 8  # steps of a loop up to which it is unrolled
+UNROLLED = 256  # and at most, where it must be
 
 
 def to_graph(
@@ -82,7 +83,7 @@ def translate(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
         jaxpr, consts = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
         return convert(graph, jaxpr, [constant(c) for c in consts], inputs)
     if name == "scan":
-        return _unroll(graph, equation, inputs)
+        return _loop(graph, equation, inputs)
     if name == "iota":
         axis, shape = equation.params["dimension"], equation.outvars[0].aval.shape
         held = [shape[axis] if i == axis else 1 for i in range(len(shape))]
@@ -125,12 +126,53 @@ def _evaluate(equation: Any, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [np.asarray(result) for result in (results if equation.primitive.multiple_results else [results])]
 
 
+def _loop(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
+    """A loop of known length: ONNX's Scan, or one step after the other where it is short or computes in float16.
+
+    Numbers inside a Scan are not measured (`activations.py`), so it holds none that could overflow.
+    """
+    length = equation.params["length"]
+    if length > SHORT:
+        made = _scan(graph, equation, inputs)
+        if made is not None:
+            return made
+    if length > UNROLLED:
+        raise InputError(f"primitive scan of {length} steps in float16 cannot be written to ONNX, expected at most {UNROLLED}")
+    return _unroll(graph, equation, inputs)
+
+
+def _scan(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value] | None:
+    p = equation.params
+    n_consts, n_carry, closed = p["num_consts"], p["num_carry"], p["jaxpr"]
+    fixed = [value if value.array is not None else graph.whole(value) for value in inputs[:n_consts]]
+    outer = [graph.full(value) for value in inputs[n_consts:]]
+    shapes = [value.shape for value in inputs[n_consts : n_consts + n_carry]]
+    shapes += [value.shape[1:] for value in inputs[n_consts + n_carry :]]
+    body = graph.body()
+    dtypes = [value.dtype for value in inputs[n_consts:]]
+    arguments = [body.add_input(graph.new_name(), shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    results = convert(body, closed.jaxpr, [constant(c) for c in closed.consts], [*fixed, *arguments])
+    for value in results:
+        body.add_output(graph.new_name(), value)
+    if any(body.dtypes.get(name) == np.float16 for node in body.nodes for name in node.outputs):
+        return None
+    way = int(p["reverse"])
+    made = graph.nodes_of(
+        "Scan",
+        outer,
+        [(var.aval.shape, var.aval.dtype) for var in equation.outvars],
+        body=body,
+        num_scan_inputs=len(outer) - n_carry,
+        scan_input_directions=(way,) * (len(outer) - n_carry),
+        scan_output_directions=(way,) * (len(results) - n_carry),
+    )
+    return made
+
+
 def _unroll(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
-    """A loop of known length, one step after the other."""
+    """One step after the other."""
     p = equation.params
     length, n_consts, n_carry = p["length"], p["num_consts"], p["num_carry"]
-    if length > UNROLLED:
-        raise InputError(f"primitive scan of {length} steps cannot be written to ONNX, expected at most {UNROLLED}")
     closed = p["jaxpr"]
     inner = functools.partial(convert, graph, closed.jaxpr, [constant(c) for c in closed.consts])
     fixed, carry, xs = inputs[:n_consts], inputs[n_consts : n_consts + n_carry], inputs[n_consts + n_carry :]

@@ -6,6 +6,7 @@ equal nodes exist once, a transpose of a transpose and a reshape of a reshape ar
 """
 
 import hashlib
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -80,7 +81,17 @@ class Graph:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._made: dict[Any, tuple[str, ...]] = {}
         self._maker: dict[str, Node] = {}
-        self._names = 0
+        self._names = itertools.count()
+
+    def body(self) -> "Graph":
+        """An empty graph for the body of a loop in this one: it sees all that is known here, and its constants lie here."""
+        inner = Graph()
+        inner.constants, inner.dtypes, inner.shapes = self.constants, self.dtypes, self.shapes
+        inner._names, inner.scope = self._names, self.scope
+        return inner
+
+    def new_name(self) -> str:
+        return f"t{next(self._names)}"
 
     # What is known of tensors
 
@@ -131,8 +142,7 @@ class Graph:
         marks = tuple(sorted((key, tuple(v) if isinstance(v, list) else v) for key, v in attributes.items()))
         key = operator, tuple(inputs), marks
         if key not in self._made:
-            names = tuple(f"t{self._names + i}" for i in range(len(results)))
-            self._names += len(results)
+            names = tuple(self.new_name() for _ in results)
             node = Node(operator, tuple(inputs), names, marks, self.scope)
             self.nodes.append(node)
             self._made[key] = names
@@ -205,14 +215,30 @@ class Graph:
 
     def prune(self) -> None:
         """Drops nodes and constants that no output needs."""
+        needed = self._prune_nodes()
+        self.constants = {name: array for name, array in self.constants.items() if name in needed}
+
+    def _prune_nodes(self) -> set[str]:
+        """Returns the names of all that is needed, of what lies around this graph too."""
         needed = {output.name for output in self.outputs}
         kept = []
         for node in reversed(self.nodes):
             if needed & set(node.outputs):
                 needed.update(node.inputs)
+                for inner in bodies(node):
+                    needed |= inner._prune_nodes()
                 kept.append(node)
         self.nodes = kept[::-1]
-        self.constants = {name: array for name, array in self.constants.items() if name in needed}
+        return needed
+
+    def count(self) -> int:
+        """Nodes, those of loops once."""
+        return len(self.nodes) + sum(inner.count() for node in self.nodes for inner in bodies(node))
+
+
+def bodies(node: Node) -> list[Graph]:
+    """The graphs inside a node, which is a loop then."""
+    return [value for _, value in node.attributes if isinstance(value, Graph)]
 
 
 def _held_through(value: Value, shape: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -284,11 +310,7 @@ def write(path: Path, graph: Graph, metadata: Mapping[str, str], places: Mapping
         tensors.append(tensor)
         if half is not array:
             casts.append(helper.make_node("Cast", [own], [name], to=TYPES[array.dtype]))
-    nodes = [
-        helper.make_node(node.operator, node.inputs, node.outputs, name=node.outputs[0], **dict(node.attributes))
-        for node in graph.nodes
-    ]
-    proto = helper.make_graph(casts + nodes, "main", graph.inputs, graph.outputs, tensors)
+    proto = helper.make_graph(casts + _nodes(graph), "main", graph.inputs, graph.outputs, tensors)
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(
         proto, opset_imports=opset, producer_name="bridgedepth_jax", producer_version=version("bridgedepth-jax")
@@ -297,3 +319,15 @@ def write(path: Path, graph: Graph, metadata: Mapping[str, str], places: Mapping
     helper.set_model_props(model, dict(metadata))
     path.write_bytes(model.SerializeToString())
     onnx.checker.check_model(str(path))
+
+
+def _nodes(graph: Graph) -> list[Any]:
+    """As ONNX has them."""
+    made = []
+    for node in graph.nodes:
+        attributes: dict[str, Any] = dict(node.attributes)
+        for key, value in node.attributes:
+            if isinstance(value, Graph):
+                attributes[key] = helper.make_graph(_nodes(value), node.outputs[0], value.inputs, value.outputs)
+        made.append(helper.make_node(node.operator, node.inputs, node.outputs, name=node.outputs[0], **attributes))
+    return made

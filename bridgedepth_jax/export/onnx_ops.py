@@ -314,11 +314,16 @@ def _top_k(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
 
 @row("sort")
 def _sort(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
-    if len(values) != 1:
-        raise cannot(equation, f"{len(values)} operands")
-    (x,), axis = values, equation.params["dimension"]
+    """By the first operand, equal ones as they were; the others follow it."""
+    if equation.params["num_keys"] != 1:
+        raise cannot(equation, f"{equation.params['num_keys']} keys")
+    x, axis = values[0], equation.params["dimension"]
     inputs, results = [graph.full(x), graph.integers([x.shape[axis]])], [(x.shape, x.dtype), (x.shape, np.int64)]
-    return graph.nodes_of("TopK", inputs, results, axis=axis, largest=0, sorted=1)[:1]
+    ordered, index = graph.nodes_of("TopK", inputs, results, axis=axis, largest=0, sorted=1)
+    followers = [
+        graph.node("GatherElements", [graph.full(y), graph.tensor(index)], y.shape, y.dtype, axis=axis) for y in values[1:]
+    ]
+    return [ordered, *followers]
 
 
 @row("cumsum")

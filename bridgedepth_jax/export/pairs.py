@@ -37,6 +37,14 @@ class Difference(NamedTuple):
     beyond: float  # share of pixels off by more than BEYOND
 
 
+class Exported(NamedTuple):
+    """A file that was written."""
+
+    path: Path
+    nodes: int
+    difference: Difference
+
+
 def stereo(checkpoint: Checkpoint) -> System:
     """The system of a checkpoint. InputError: it is not one for pairs."""
     system = find_system(checkpoint.kind)
@@ -135,8 +143,8 @@ def export_onnx(
     pair: tuple[np.ndarray, np.ndarray],
     options: OnnxOptions,
     say: Callable[[str], None] = print,
-) -> list[Path]:
-    """Writes OUT/NAME_HxW.onnx for each size, and OUT/NAME.weights where weights lie outside. Returns the graphs' paths.
+) -> list[Exported]:
+    """Writes OUT/NAME_HxW.onnx for each size, and OUT/NAME.weights where weights lie outside. Returns the graphs.
 
     Each file is run with onnxruntime on the pair and compared with JAX before any takes its place.
 
@@ -166,11 +174,12 @@ def export_onnx(
             raise InputError(f"{out / file} exists, expected a new name or folder")
     make_folder(out, "--out")
 
-    graphs = {}
+    graphs, nodes, found = {}, {}, {}
     for file, (height, width) in zip(files, options.sizes, strict=True):
         kind = jax.ShapeDtypeStruct((options.batch, 3, height, width), np.dtype(options.input))
         graphs[file] = onnx.to_graph(function, weights, {"left": kind, "right": kind}, NAMES)
-        say(f"{file}: {len(graphs[file].nodes)} nodes")
+        nodes[file] = graphs[file].count()
+        say(f"{file}: {nodes[file]} nodes")
         if options.dtype == "float16":
             images = [image.astype(options.input) for image in resized(*pair, height, width, options.batch)]
             with tempfile.TemporaryDirectory() as scratch:
@@ -196,13 +205,13 @@ def export_onnx(
         reference = jax.jit(nchw(system, with_dtype(checkpoint.config, "float32")))
         for file, (height, width) in zip(files, options.sizes, strict=True):
             images = [image.astype(options.input) for image in resized(*pair, height, width, options.batch)]
-            found = compare(run_onnx(Path(scratch) / file, images)[0], np.asarray(reference(weights, *images)[0]))
-            check(file, found, options.dtype)
-            share = f"{100 * found.beyond:.2f} % beyond {BEYOND} px"
-            say(f"{file}: median {found.median:.1e} px, largest {found.largest:.1e} px, {share}")
+            found[file] = compare(run_onnx(Path(scratch) / file, images)[0], np.asarray(reference(weights, *images)[0]))
+            check(file, found[file], options.dtype)
+            share = f"{100 * found[file].beyond:.2f} % beyond {BEYOND} px"
+            say(f"{file}: median {found[file].median:.1e} px, largest {found[file].largest:.1e} px, {share}")
         for file in ([weights_name] if places else []) + files:
             (Path(scratch) / file).replace(out / file)
-    return [out / file for file in files]
+    return [Exported(out / file, nodes[file], found[file]) for file in files]
 
 
 def check(file: str, found: Difference, dtype: str) -> None:
@@ -223,8 +232,9 @@ def export_jax(
     dtype: str = "float32",
     input: str = "float32",
     inside: bool = True,
+    batch: int | None = None,
 ) -> None:
-    """Writes a jax.export file for any batch of pairs of one size, with its loader.
+    """Writes a jax.export file for pairs of one size, with its loader; batch None: any number of them.
 
     Raises InputError: as `export_onnx`, and without flatbuffers.
     """
@@ -235,7 +245,9 @@ def export_jax(
     check_size(system, *size)
     run = nhwc(system, with_dtype(checkpoint.config, dtype))
     flat = {name: np.asarray(value) for name, value in flatten(checkpoint.params).items()}
-    shape = ("b", *size, 3)
+    if batch is not None and batch < 1:
+        raise InputError(f"batch {batch}, expected at least 1")
+    shape = ("b" if batch is None else batch, *size, 3)
     save_function(
         out,
         lambda weights, left, right: run(unflatten(weights), left, right),

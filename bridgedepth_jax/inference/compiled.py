@@ -15,9 +15,10 @@ from jax.sharding import PartitionSpec as P
 
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import cache_folder
+from bridgedepth_jax.inference.cost import SCRATCH, Cost
 from bridgedepth_jax.ops.image import padding
 
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "float16")
 Devices = str | int | Sequence[Any] | None  # Any: jax.Device, which type checkers take for a variable
 
 
@@ -34,8 +35,10 @@ class Compiled:
         are no faster, take more memory, and would give each batch size its own rounding.
       multiple: of the sides that `forward` takes: images are padded by repeating the edge, rows on top, columns on the right,
         and the results cropped.
+      bucket: images are padded to multiples of this instead, itself one of `multiple`: more means fewer padded sizes, each of
+        which compiles, but then the network sees more padding than alone and its answer changes slightly. None: `multiple`.
 
-    Raises InputError: devices that are not there, a batch below 1.
+    Raises InputError: devices that are not there, a batch below 1, a bucket that is no multiple.
     """
 
     def __init__(
@@ -46,10 +49,14 @@ class Compiled:
         devices: Devices = None,
         batch: int | None = None,
         multiple: int = 1,
+        bucket: int | None = None,
     ) -> None:
+        self.bucket = multiple if bucket is None else bucket
+        if self.bucket < multiple or self.bucket % multiple:
+            raise InputError(f"bucket {bucket}, expected a multiple of {multiple}")
         if batch is not None and batch < 1:
             raise InputError(f"batch {batch}, expected at least 1")
-        self.devices, self.batch, self._multiple = find_devices(devices), batch, multiple
+        self.devices, self.batch = find_devices(devices), batch
         keep_compilations()
         mesh = jax.make_mesh((len(self.devices),), ("batch",), axis_types=(AxisType.Auto,), devices=self.devices)
         self._split = NamedSharding(mesh, P("batch"))
@@ -64,13 +71,28 @@ class Compiled:
         sharded = jax.shard_map(run, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P("batch"), check_vma=False)
         self._forward = jax.jit(sharded)
 
+    def rows(self, total: int) -> int:
+        """Of one pass, for a batch of `total`."""
+        devices = len(self.devices)
+        whole = devices if self.devices[0].platform == "cpu" else total
+        return -(-(self.batch or whole) // devices) * devices
+
+    def cost(self, height: int, width: int, *, images: int, batch: int = 1) -> Cost:
+        """Of a pass over so many images a row, of that size. Compiles it; a call of this size then does not."""
+        (above, _), (_, right) = padding(height, width, self.bucket)
+        shape = (self.rows(batch), height + above, width + right, 3)
+        given = (jax.ShapeDtypeStruct(shape, np.float32, sharding=self._split),) * images
+        compiled = self._forward.lower(self._params, given).compile()
+        memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
+        used = sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("argument", "output", "temp"))
+        used *= SCRATCH if self.devices[0].platform == "cpu" else 1
+        return Cost(int(used), float((costs or {}).get("flops", 0.0)))
+
     def __call__(self, *images: np.ndarray) -> tuple[np.ndarray, ...]:
         """(B, H, W, 3) of any H, W and B, all of one shape -> what `forward` gives, (B, H, W)."""
         total, height, width = images[0].shape[:3]
-        devices = len(self.devices)
-        whole = devices if self.devices[0].platform == "cpu" else total
-        step = -(-(self.batch or whole) // devices) * devices
-        pads = padding(height, width, self._multiple)
+        step = self.rows(total)
+        pads = padding(height, width, self.bucket)
         results = []
         for start in range(0, total, step):
             chosen = np.minimum(np.arange(start, start + step), total - 1)
@@ -79,6 +101,10 @@ class Compiled:
             outputs = self._forward(self._params, jax.device_put(padded, self._split))
             results.append([np.asarray(output)[: total - start, -height:, :width] for output in outputs])
         return tuple(np.concatenate(parts) for parts in zip(*results, strict=True))
+
+    def params(self) -> Any:
+        """Nested dict of numpy arrays, float32."""
+        return jax.tree.map(np.asarray, self._params)
 
 
 def find_devices(devices: Devices) -> list[Any]:

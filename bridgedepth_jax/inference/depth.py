@@ -1,6 +1,6 @@
-"""One photograph in, depth out: Depth Anything V2 and what is made like it, with its usual protocol. Relative or metric.
+"""One photograph in, depth out: Depth Anything V2 and what is made like it, relative or metric, or another network of one view.
 
-Letters: B batch, H W size of the images.
+Letters: B batch, H W size of the images, h w of what the network sees.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ from bridgedepth_jax.build import build, plain
 from bridgedepth_jax.convert.published import resolve
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference.compiled import DTYPES, Compiled, Devices
-from bridgedepth_jax.inference.stereo import as_rgb
+from bridgedepth_jax.inference.stereo import as_rgb, resize_images
 from bridgedepth_jax.networks.config import DepthConfig, MonoConfig
 from bridgedepth_jax.networks.depth_anything import depth_of
-from bridgedepth_jax.ops.resize import resize_aligned
+from bridgedepth_jax.ops.resize import resize_map
 from bridgedepth_jax.store.checkpoint import load_checkpoint
 from bridgedepth_jax.system import find_system
 
@@ -28,29 +28,45 @@ SHORTER_SIDE = 518  # pixels, what Depth Anything V2 was trained on
 
 
 class DepthPredictor:
-    """Depth Anything V2 with its weights on the device, ready for images. `metric` says whether it gives metres.
+    """A network of one view with its weights on the device, ready for images. `metric` says whether it gives metres.
 
     Args:
       config, params: the network and its parameters, copied to the device once, as float32.
       dtype: "float32" or "bfloat16", the computation.
       devices: as for `Predictor`.
+      system: whose network it is, the `kind` of its checkpoint. Depth Anything V2 and what is made like it see images at about
+        any size; others (singlenet) at the size that they were trained at, and give a disparity in pixels of the image.
 
     Each resized size compiles once; compilations are kept on disk as by `Predictor`.
 
-    Raises InputError: unknown dtype or devices.
+    Raises InputError: unknown dtype or devices, a system for pairs.
     """
 
     def __init__(
-        self, config: MonoConfig, params: Mapping[str, Any], *, dtype: str | None = None, devices: Devices = None
+        self,
+        config: Any,
+        params: Mapping[str, Any],
+        *,
+        dtype: str | None = None,
+        devices: Devices = None,
+        system: str = "depth-anything",
     ) -> None:
         if dtype not in (None, *DTYPES):
             raise InputError(f"dtype {dtype!r}, expected one of {list(DTYPES)}")
-        # The branch of another network is relative.
-        own = config if isinstance(config, DepthConfig) else build(DepthConfig, plain(config), "config")
-        if dtype is not None:
-            own = dataclasses.replace(own, dtype=dtype)  # type: ignore[arg-type]
-        self.config, self.metric = own, own.metric
-        forward = depth_of(own)
+        self._any_size = isinstance(config, MonoConfig)
+        if self._any_size:  # the branch of another network is relative
+            own = config if isinstance(config, DepthConfig) else build(DepthConfig, plain(config), "config")
+            if dtype is not None:
+                own = dataclasses.replace(own, dtype=dtype)  # type: ignore[arg-type]
+            self.metric, forward = own.metric, depth_of(own)
+            self.config: Any = own
+        else:
+            found = find_system(system)
+            if found.depth is None:
+                raise InputError(f"{system} sees pairs, expected a network of one view, as depth-anything")
+            if dtype == "bfloat16":
+                raise InputError(f"dtype {dtype!r}: {system} computes in float32 alone")
+            self.config, self.metric, forward = config, False, found.depth(config)
         self._run = Compiled(lambda params, image: (_forward(forward, params, image),), params, devices=devices)
 
     @classmethod
@@ -61,36 +77,46 @@ class DepthPredictor:
         Raises InputError: no such checkpoint, a damaged one, or one of another network.
         """
         loaded = load_checkpoint(resolve(checkpoint))
-        if not isinstance(loaded.config, MonoConfig):
-            raise InputError(f"checkpoint {checkpoint} holds {loaded.kind}, expected depth-anything")
-        return cls(loaded.config, loaded.params, **options)
+        if find_system(loaded.kind).depth is None:
+            raise InputError(
+                f"checkpoint {checkpoint} holds {loaded.kind}, expected depth-anything or another network of one view"
+            )
+        return cls(loaded.config, loaded.params, system=loaded.kind, **options)
 
-    def __call__(self, image: np.ndarray, *, size: int = SHORTER_SIDE) -> np.ndarray:
-        """Metres of a metric network; else relative inverse depth: larger is nearer, up to an unknown scale and shift.
+    def __call__(self, image: np.ndarray, *, size: int | None = None) -> np.ndarray:
+        """Metres of a metric network; else inverse depth: larger is nearer, up to an unknown scale and shift; of singlenet
+        pixels of disparity.
 
         Args:
           image: (H, W, 3) or (B, H, W, 3) RGB, uint8 or float in 0..255; also grey, and with alpha, as for `Predictor`.
-          size: pixels of the shorter side as the network sees it, see `network_size`.
+          size: pixels of the shorter side as Depth Anything V2 sees it, see `network_size`; None is `SHORTER_SIDE`.
 
         Returns:
           float32 (H, W) or (B, H, W), at least 0.
 
-        Raises InputError (a ValueError): other shapes, types or values.
+        Raises InputError (a ValueError): other shapes, types or values; a size for a network that has its own.
         """
         image = as_rgb(image, "image")
         height, width = image.shape[-3:-1]
-        depth = np.stack([resize_aligned(one, height, width) for one in self.raw(image, size=size)])
+        found = self.raw(image, size=size)
+        scale = np.float32(1 if self._any_size else width / found.shape[2])  # of disparities in pixels
+        depth = np.stack([scale * resize_map(one, height, width, align_corners=self._any_size) for one in found])
         return depth.reshape(image.shape[:-1])
 
-    def raw(self, image: np.ndarray, *, size: int = SHORTER_SIDE) -> np.ndarray:
-        """The same before it is resized: (B, h, w), `network_size`."""
+    def raw(self, image: np.ndarray, *, size: int | None = None) -> np.ndarray:
+        """The same before it is resized: (B, h, w), as the network sees it; disparities in its own pixels."""
         image = as_rgb(image, "image")
         height, width = image.shape[-3:-1]
         batch = image.reshape(-1, height, width, 3)
-        seen_width, seen_height = network_size(width, height, size, self.config.patch)
-        resized = np.stack(
-            [cv2.resize(one.astype(np.float32), (seen_width, seen_height), interpolation=cv2.INTER_CUBIC) for one in batch]
-        )
+        if self._any_size:
+            seen = network_size(width, height, SHORTER_SIDE if size is None else size, self.config.patch)
+            resized = np.stack([cv2.resize(one.astype(np.float32), seen, interpolation=cv2.INTER_CUBIC) for one in batch])
+        elif size is not None:
+            raise InputError(
+                f"size {size}: this network sees {'x'.join(map(str, self.config.size))}, as it was trained; expected none"
+            )
+        else:
+            resized = resize_images(batch, self.config.size[::-1])
         return self._run(resized)[0]
 
 
@@ -103,23 +129,9 @@ class Single(NamedTuple):
 
 
 def load_single(checkpoint: str | os.PathLike, *, dtype: str | None = None) -> Single:
-    """Any system's network of one view. InputError: a checkpoint of another one, a damaged one."""
-    loaded = load_checkpoint(resolve(checkpoint))
-    system = find_system(loaded.kind)
-    if system.depth is None:
-        raise InputError(f"checkpoint {checkpoint} holds {loaded.kind}, expected a network of one view")
-    if isinstance(loaded.config, MonoConfig):
-        predictor = DepthPredictor(loaded.config, loaded.params, dtype=dtype)
-        return Single(lambda image: predictor.raw(image)[0], predictor.metric, predictor.config)
-    if dtype not in (None, "float32"):
-        raise InputError(f"--dtype {dtype}: {loaded.kind} computes in float32")
-    forward, (height, width) = system.depth(loaded.config), loaded.config.size
-    run = Compiled(lambda params, image: (forward(params, image),), loaded.params)
-
-    def predict(image: np.ndarray) -> np.ndarray:
-        return run(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)[None])[0][0]
-
-    return Single(predict, False, loaded.config)
+    """Any system's network of one view, to evaluate. InputError: a checkpoint of another one, a damaged one."""
+    predictor = DepthPredictor.load(checkpoint, dtype=dtype)
+    return Single(lambda image: predictor.raw(image)[0], predictor.metric, predictor.config)
 
 
 def network_size(width: int, height: int, size: int = SHORTER_SIDE, multiple: int = 14) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,15 +11,19 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bridgedepth_jax.data.formats import read_image
+from bridgedepth_jax.data.calibration import SUFFIXES, read_calibration_file
+from bridgedepth_jax.data.epipolar import align
+from bridgedepth_jax.data.formats import read_bytes
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.geometry import Calibration
-from bridgedepth_jax.inference import inputs, outputs, video
+from bridgedepth_jax.inference import cost, inputs, outputs, video
+from bridgedepth_jax.inference.check import Finding, Picture, Repair, Verdict, check, read_picture
 from bridgedepth_jax.inference.stereo import Prediction, Predictor, scaled_size
 from bridgedepth_jax.inference.swapped import looks_swapped
 from bridgedepth_jax.visualize import colorize
 
 FRAMES_FOR_RANGE = 16  # of a video, when the end of the colours is not given
+CHECKS = ("warn", "error", "off")
 Calibrate = Callable[[str, int, int], Calibration | None]  # name of the pair, width, height
 
 
@@ -31,6 +36,37 @@ class LoadedPair:
     right: np.ndarray
     files: tuple[str, str]
     calibration: Calibration | None
+    findings: tuple[Finding, ...] = ()  # of the check
+    repair: Repair | None = None  # that was applied
+    largest: float | None = None  # pixels, of the disparities that the check saw
+
+
+class Checks:
+    """Looks at pairs before the network does, as `inference.check`.
+
+    mode: "warn": `predict` tells; "error" raises InputError at the first finding; "off" looks at nothing.
+    fix: applies what can be undone safely.
+    """
+
+    def __init__(self, mode: str = "warn", fix: bool = False) -> None:
+        if mode not in CHECKS:
+            raise InputError(f"--check {mode}, expected one of {', '.join(CHECKS)}")
+        if fix and mode == "off":
+            raise InputError("--fix mends what --check finds, expected another --check than off")
+        self.mode, self.fix = mode, fix
+
+    def __call__(self, left: Picture, right: Picture, files: tuple[str, str], *, calibrated: bool) -> Verdict:
+        """The findings of a pair, and the repair to apply: none without `fix`."""
+        if self.mode == "off":
+            return Verdict((), Repair())
+        report = check(left, right)
+        if self.fix and calibrated and report.repair.orientation != 1:
+            words = "a calibration was given, which belongs to the pixels as stored, expected images without the tag"
+            raise InputError(f"{files[0]}, {files[1]}: {report.findings[0].words}, and --fix cannot turn them: {words}")
+        for finding in report.findings:
+            if self.mode == "error" and not (self.fix and finding.fixed):
+                raise InputError(f"{files[0]}, {files[1]}: {finding}")
+        return report if self.fix else Verdict(report.findings, Repair(), report.largest)
 
 
 def calibrations(
@@ -46,7 +82,8 @@ def calibrations(
 
     Args:
       names: of all pairs, for `calib` as a glob.
-      calib: a Middlebury calib.txt for all pairs, or a folder or glob of them, paired by name as the images are.
+      calib: a file of any format of `data.calibration` for all pairs, or a folder or glob of them, paired by name as the
+        images are.
       intrinsics: a file for all pairs, see `Calibration.from_intrinsics`.
       focal, baseline, doffs: pixels, metres, pixels; the principal point is the image's centre.
 
@@ -68,11 +105,12 @@ def calibrations(
         return lambda *_: camera
     if calib is None:
         return None
-    files = inputs.find_files(calib, (".txt",)) if inputs.is_many(calib) else dict.fromkeys(names, Path(calib))
+    files = inputs.find_files(calib, SUFFIXES) if inputs.is_many(calib) else dict.fromkeys(names, Path(calib))
     missing = [name for name in names if name not in files]
     if missing:
         raise InputError(f"no calibration named {missing[0]!r} in {calib}")
-    cameras = {name: Calibration.from_middlebury(files[name]) for name in names}
+    read = functools.cache(read_calibration_file)
+    cameras = {name: read(files[name]) for name in names}
 
     def fitted(name: str, width: int, height: int) -> Calibration:
         try:
@@ -105,37 +143,143 @@ def check_size(pair: LoadedPair, scale: float, minimum: int = 1) -> None:
         raise InputError(f"{pair.files[0]}: {error}") from None
 
 
-def image_pairs(files: Iterable[inputs.PairFiles], *, scale: float, calibrate: Calibrate | None) -> Iterator[LoadedPair]:
-    """Read one after the other, with their cameras. InputError: images or a camera that cannot be read or used."""
+def image_pairs(
+    files: Iterable[inputs.PairFiles], *, scale: float, calibrate: Calibrate | None, checks: Checks | None = None
+) -> Iterator[LoadedPair]:
+    """Read one after the other, with their cameras, each checked. InputError: images or a camera that cannot be used."""
     for pair in files:
-        images = read_image(pair.left), read_image(pair.right)
-        yield make_pair(pair.name, *images, (str(pair.left), str(pair.right)), scale=scale, calibrate=calibrate)
+        paths = str(pair.left), str(pair.right)
+        left, right = (read_picture(read_bytes(path), path) for path in paths)
+        given = make_pair(pair.name, left.image, right.image, paths, scale=scale, calibrate=calibrate)
+        report = (checks or Checks("off"))(left, right, paths, calibrated=given.calibration is not None)
+        yield mended(given, left, right, report)
 
 
-def video_pairs(left: str, right: str, *, scale: float, calibrate: Calibrate | None) -> Iterator[LoadedPair]:
-    """Frame by frame, as long as both last; named <name of the left file>_<number of the frame>."""
-    name = Path(left).stem
+def video_pairs(
+    left: str, right: str, *, scale: float, calibrate: Calibrate | None, checks: Checks | None = None
+) -> Iterator[LoadedPair]:
+    """Frame by frame, as long as both last; named <name of the left file>_<number of the frame>. The first one is checked."""
+    name, report = Path(left).stem, None
     for i, images in enumerate(zip(video.read_frames(left), video.read_frames(right), strict=False)):
         pair = make_pair(name, *images, (left, right), scale=scale, calibrate=calibrate)
-        yield dataclasses.replace(pair, name=f"{name}_{i:06d}")
+        first, second = (Picture(image) for image in images)
+        report = report or (checks or Checks("off"))(first, second, (left, right), calibrated=pair.calibration is not None)
+        found = mended(pair, first, second, report)
+        yield dataclasses.replace(found, name=f"{name}_{i:06d}", findings=found.findings if i == 0 else ())
+
+
+def mended(pair: LoadedPair, first: Picture, second: Picture, report: Verdict) -> LoadedPair:
+    """The pair of both pictures with what was found, and its images after the repair."""
+    left, right = report.repair.apply(first, second) if report.repair != Repair() else (pair.left, pair.right)
+    return dataclasses.replace(
+        pair, left=left, right=right, findings=report.findings, repair=report.repair, largest=report.largest
+    )
+
+
+def tell(pair: LoadedPair) -> None:
+    """What the check found, on stderr."""
+    for finding in pair.findings:
+        mended = finding.fixed and pair.repair not in (None, Repair())
+        words = f"{finding.words}: mended" if mended else str(finding)
+        tqdm.write(f"{'note' if mended else 'warning'}: {pair.files[0]}, {pair.files[1]}: {words}", file=sys.stderr)
 
 
 def predict(
-    predictor: Predictor, source: Iterable[LoadedPair], *, batch: int, scale: float, consistency: bool
+    predictor: Predictor,
+    source: Iterable[LoadedPair],
+    *,
+    batch: int,
+    scale: float | None,
+    consistency: bool,
+    tiles: tuple[int, int] | None = None,
 ) -> Iterator[tuple[LoadedPair, Prediction]]:
-    """Runs up to `batch` pairs of one size together; warns on stderr about pairs that look swapped.
+    """Runs up to `batch` pairs of one size together; tells on stderr what was found, and of pairs that look swapped.
 
-    Raises InputError, naming the file, for images that are too small for the network.
+    scale: None chooses one for each pair, `cost.auto_scale`. What a pass over large images takes is said before the first.
+
+    Raises InputError: images that are too small for the network, by the file's name, or too large for the machine.
     """
-    for group in inputs.in_batches(source, lambda pair: pair.left.shape, batch):
-        check_size(group[0], scale, predictor.minimum)
-        left, right = np.stack([pair.left for pair in group]), np.stack([pair.right for pair in group])
-        whole = predictor(left, right, scale=scale, check_consistency=consistency)
-        for i, pair in enumerate(group):
-            if looks_swapped(pair.left, pair.right, whole.disparity[i]):
+    announced: set[tuple[int, int]] = set()
+    scaled = ((pair, scale or choose_scale(pair, predictor)) for pair in source)
+    for group in inputs.in_batches(scaled, lambda item: (item[0].left.shape, item[1]), batch):
+        pairs, chosen = [pair for pair, _ in group], group[0][1]
+        check_size(pairs[0], chosen, predictor.minimum)
+        announce(predictor, pairs[0], chosen, tiles, len(pairs), announced, automatic=scale is None)
+        left, right = np.stack([pair.left for pair in pairs]), np.stack([pair.right for pair in pairs])
+        whole = predictor(left, right, scale=chosen, check_consistency=consistency, tiles=tiles)
+        for i, pair in enumerate(pairs):
+            tell(pair)
+            tell_range(predictor, pair, whole.disparity[i], chosen, tiles)
+            known = any(finding.kind == "swapped" for finding in pair.findings)
+            if not known and looks_swapped(pair.left, pair.right, whole.disparity[i]):
                 message = "left and right look swapped, the other order explains the images better"
                 tqdm.write(f"warning: {pair.files[0]}, {pair.files[1]}: {message}", file=sys.stderr)
-            yield pair, whole.pair(i)
+            one = whole.pair(i)
+            yield pair, one if pair.repair is None else dataclasses.replace(one, disparity=pair.repair.restore(one.disparity))
+
+
+def choose_scale(pair: LoadedPair, predictor: Predictor) -> float:
+    """For a pair, by its size and the disparities of its matches."""
+    height, width = pair.left.shape[:2]
+    largest = pair.largest
+    if largest is None and (found := align(pair.left, pair.right)) is not None:
+        largest = float(np.quantile(found.disparity, 0.99))
+    return cost.auto_scale(width, height, largest, predictor.reach, predictor.minimum)
+
+
+def announce(
+    predictor: Predictor,
+    pair: LoadedPair,
+    scale: float,
+    tiles: tuple[int, int] | None,
+    batch: int,
+    announced: set[tuple[int, int]],
+    *,
+    automatic: bool = False,
+) -> None:
+    """Says once a size, on stderr, what a pass will take. Raises InputError where the machine has not that much memory."""
+    height, width = pair.left.shape[:2]
+    seen = scaled_size(width, height, scale, predictor.minimum)
+    if seen in announced:
+        return
+    announced.add(seen)
+    if automatic and scale != 1:
+        tqdm.write(f"{pair.name}: {width}x{height}, scale {scale:g}: the network sees {seen[0]}x{seen[1]}", file=sys.stderr)
+    if seen[0] * seen[1] < cost.LARGE:
+        return
+    parts = (min(tiles[0], seen[1]), min(tiles[1], seen[0])) if tiles else seen[::-1]
+    needed = predictor.cost(*parts, batch=batch)
+    left = cost.available(predictor.devices[0])
+    words = f"{pair.files[0]}: the network sees {seen[0]}x{seen[1]}{f' in tiles of {parts[1]}x{parts[0]}' if tiles else ''}"
+    words += f", which takes {needed.memory / 2**30:.1f} GiB"
+    if left is not None and needed.memory > left:
+        raise InputError(f"{words}, but {left / 2**30:.1f} GiB are free: expected --scale auto, a smaller --scale, or --tiles")
+    if left is not None:
+        words += f" of {left / 2**30:.1f} GiB free"
+    if needed.operations and predictor.devices[0].platform == "cpu" and not tiles:
+        words += f", about {needed.operations / (cost.SHARE * cost.rate()):.0f} s a pair"
+    tqdm.write(words, file=sys.stderr)
+
+
+def tell_range(
+    predictor: Predictor, pair: LoadedPair, disparity: np.ndarray, scale: float, tiles: tuple[int, int] | None
+) -> None:
+    """Warns on stderr of disparities that are beyond what the network looks for, or reach it."""
+    if predictor.reach is None:
+        return
+    limit = predictor.reach / scale
+    at = float(np.mean(disparity > 0.98 * limit))
+    if pair.largest is not None and pair.largest > limit and not tiles:
+        found = f"matches have disparities up to {pair.largest:.0f} px"
+    elif at > 0.01 and not tiles:
+        found = f"{100 * at:.0f} % of the disparities reach the end of the search range"
+    else:
+        return
+    height, width = pair.left.shape[:2]
+    fitting = cost.auto_scale(width, height, pair.largest or limit / cost.HEADROOM, predictor.reach, predictor.minimum)
+    remedy = f"expected --scale {min(fitting, 0.75 * scale):.2g} or auto"
+    words = f"{found}, the model looks for {limit:.0f} px at scale {scale:g}: {remedy}"
+    tqdm.write(f"warning: {pair.files[0]}: {words}", file=sys.stderr)
 
 
 def write_images(folder: Path, results: Iterable[outputs.PredictedPair], kinds: Sequence[str]) -> None:

@@ -19,10 +19,13 @@ import numpy as np
 from bridgedepth_jax.convert.published import resolve
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference.compiled import DTYPES, Compiled, Devices
+from bridgedepth_jax.inference.cost import Cost
 from bridgedepth_jax.inference.swapped import looks_swapped
+from bridgedepth_jax.inference.tiles import match_tiled
 from bridgedepth_jax.store.checkpoint import load_checkpoint
 from bridgedepth_jax.system import DEFAULT, find_system
 
+HALF = ("bfloat16", "float16")
 DEFAULT_MODEL = Path(__file__).parents[1] / "weights" / "nano"  # what `Predictor.load()` loads
 
 
@@ -51,7 +54,8 @@ class Predictor:
     Args:
       config: what the network is made of.
       params: its parameters, nested dict of arrays; they are copied to the devices once, as float32.
-      dtype: "float32" or "bfloat16", the computation; None takes the config's.
+      dtype: "float32", "bfloat16" or "float16", the computation; None takes the config's. For the last two the activations are
+        measured first, on a rendered pair.
       devices: where it runs: None the first device, "all", a platform ("cpu", "gpu", "tpu": all its devices), a number of
         devices, or a sequence of `jax.Device`. Over several devices the batch is split.
       batch: pairs of one pass. A larger batch runs in several passes, a smaller one is filled up by repeating its last pair,
@@ -59,11 +63,16 @@ class Predictor:
         larger ones are no faster, take more memory, and would give each batch size its own rounding.
       check_order: warn (UserWarning) when left and right look swapped; costs a few milliseconds a pair.
       system: whose network it is, the `kind` of its checkpoint.
+      bucket: images are padded to multiples of this, by default those that the network asks for, which is exact. More, such
+        as 64 or 128, means fewer compilations for images of many sizes and slightly other disparities.
+
+    It pickles, for worker processes: with its weights, without its devices, and comes back on the first device.
 
     The first call of each padded size and batch compiles. Compilations are kept on disk, in the folder `xla` of
     $BRIDGEDEPTH_CACHE (~/.cache/bridgedepth_jax), unless JAX has a cache of its own configured.
 
-    Raises InputError: unknown dtype or devices.
+    Raises InputError: unknown dtype or devices, half precision that would overflow (the message names the first layer), a
+    bucket that does not fit the network.
     """
 
     def __init__(
@@ -76,15 +85,21 @@ class Predictor:
         batch: int | None = None,
         check_order: bool = True,
         system: str = DEFAULT,
+        bucket: int | None = None,
     ) -> None:
         if dtype is not None and dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r}, expected one of {list(DTYPES)}")
         found = find_system(system)
-        if found.estimate is None:
-            raise InputError(f"{system} sees one image, expected a system for pairs")
+        if found.estimate is None or found.monocular:
+            raise InputError(f"{system} sees one image, expected a system for pairs; bridgedepth depth is for one image")
+        if dtype is not None and not hasattr(config, "dtype"):
+            raise InputError(f"dtype {dtype!r}: {system} computes in float32 alone")
         self.config = config if dtype is None else dataclasses.replace(config, dtype=dtype)
-        self.check_order = check_order
+        if dtype in HALF and found.holds is not None:
+            found.holds(config, params, dtype)
+        self.check_order, self.system = check_order, system
         self.minimum = found.minimum  # pixels, of each side as the network sees it
+        self.reach = None if found.reach is None else found.reach(self.config)  # pixels, largest disparity that it looks for
         estimate = found.estimate(self.config)
 
         def forward(params: Any, left: jax.Array, right: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -92,8 +107,18 @@ class Predictor:
             confidence = jnp.full_like(found.disparity, jnp.nan) if found.confidence is None else found.confidence
             return found.disparity.astype(jnp.float32), confidence.astype(jnp.float32)
 
-        self._run = Compiled(forward, params, devices=devices, batch=batch, multiple=found.multiple)
-        self.devices, self.batch = self._run.devices, self._run.batch
+        self._run = Compiled(forward, params, devices=devices, batch=batch, multiple=found.multiple, bucket=bucket)
+        self.devices, self.batch, self.bucket = self._run.devices, self._run.batch, self._run.bucket
+
+    def __repr__(self) -> str:
+        count = sum(leaf.size for leaf in jax.tree.leaves(self._run.params()))
+        where = ", ".join(f"{device.platform}:{device.id}" for device in self.devices)
+        dtype = getattr(self.config, "dtype", "float32")
+        return f"Predictor({self.system}, {count:,} parameters, {dtype}, on {where}, batch={self.batch}, bucket={self.bucket})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = dict(batch=self.batch, check_order=self.check_order, system=self.system, bucket=self.bucket)
+        return functools.partial(type(self), **options), (self.config, self._run.params())
 
     @classmethod
     def load(cls, checkpoint: str | os.PathLike | None = None, **options: Any) -> Self:
@@ -123,6 +148,7 @@ class Predictor:
         scale: float = 1.0,
         check_consistency: bool = False,
         threshold: float = 1.0,
+        tiles: tuple[int, int] | None = None,
     ) -> Prediction:
         """Disparity of a rectified pair, or of a batch of pairs of one size.
 
@@ -132,6 +158,8 @@ class Predictor:
           scale: the network sees images resized by this factor; the result is at the input size, in its pixels.
           check_consistency: run the network on the mirrored, swapped pair too, and fill `occluded`.
           threshold: pixels (as the network sees them) by which the disparities of left and right may differ.
+          tiles: (height, width) of overlapping tiles in which the network sees the images, after a coarse pass over the
+            whole: memory is that of a tile, see `tiles.py`. None: the image as a whole.
 
         Returns:
           `Prediction` with (H, W), or (B, H, W) where a batch was given.
@@ -147,10 +175,10 @@ class Predictor:
         height, width = left.shape[1:3]
         size = scaled_size(width, height, scale, self.minimum)
         seen_left, seen_right = (resize_images(images, size) for images in (left, right))
-        disparity, confidence = self._run(seen_left, seen_right)
+        disparity, confidence = self._match(seen_left, seen_right, tiles)
         occluded = None
         if check_consistency:
-            mirrored, _ = self._run(seen_right[:, :, ::-1], seen_left[:, :, ::-1])
+            mirrored, _ = self._match(seen_right[:, :, ::-1], seen_left[:, :, ::-1], tiles)
             occluded = find_occluded(disparity, mirrored[:, :, ::-1], threshold)
         if size != (width, height):
             back = functools.partial(_resize_each, size=(width, height), interpolation=cv2.INTER_LINEAR)
@@ -165,6 +193,24 @@ class Predictor:
                 warnings.warn(f"left and right look swapped{which}: the other order explains the images better", stacklevel=2)
         whole = Prediction(disparity, confidence, occluded)
         return whole.pair(0) if single else whole
+
+    def _match(self, left: np.ndarray, right: np.ndarray, tiles: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray]:
+        """Disparity and confidence (B, H, W) of images as the network sees them."""
+        if tiles is None:
+            disparity, confidence = self._run(left, right)
+            return disparity, confidence
+
+        def match(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            disparity, confidence = self._run(left, right)
+            return disparity, confidence
+
+        group = self._run.rows(1)
+        pairs = [match_tiled(*pair, match, tiles, self.reach, group) for pair in zip(left, right, strict=True)]
+        return np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+
+    def cost(self, height: int, width: int, *, batch: int = 1) -> Cost:
+        """What a pass over pairs of that size, as the network sees them, takes of a device. Compiles it."""
+        return self._run.cost(height, width, images=2, batch=batch)
 
 
 def as_rgb(image: np.ndarray, name: str) -> np.ndarray:

@@ -21,12 +21,13 @@ from nicegui import app, events, run, ui
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
 
-from bridgedepth_jax.data.formats import decode_image
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.geometry import Calibration, point_cloud
 from bridgedepth_jax.inference import demo
+from bridgedepth_jax.inference.check import Picture, Repair, check, read_picture
+from bridgedepth_jax.inference.inputs import SUFFIXES
 from bridgedepth_jax.inference.outputs import OUTPUTS, PredictedPair
-from bridgedepth_jax.inference.run import LoadedPair, make_pair
+from bridgedepth_jax.inference.run import LoadedPair, announce, check_size, choose_scale, make_pair, mended
 from bridgedepth_jax.inference.stereo import Prediction, Predictor
 from bridgedepth_jax.inference.swapped import looks_swapped
 from bridgedepth_jax.visualize import colorize
@@ -72,26 +73,39 @@ class Models:
 
     def __init__(self, devices: str) -> None:
         self._lock = threading.Lock()
+        self._announced: set[tuple[int, int]] = set()
         load = functools.partial(Predictor.load, devices=devices, check_order=False)  # the page says it, see `_predict`
         self._load = functools.lru_cache(2)(lambda name: load(None if name == DEFAULT else name))
 
-    def __call__(self, name: str, pair: LoadedPair, scale: float) -> Prediction:
+    def __call__(self, name: str, pair: LoadedPair, scale: float | None) -> tuple[Prediction, float]:
+        """The prediction and the scale it was made at: None chooses one. InputError: more memory than there is."""
         with self._lock:
-            return self._load(name)(pair.left, pair.right, scale=scale)
+            predictor = self._load(name)
+            chosen = scale or choose_scale(pair, predictor)
+            check_size(pair, chosen, predictor.minimum)
+            announce(predictor, pair, chosen, None, 1, self._announced)
+            found = predictor(pair.left, pair.right, scale=chosen)
+            restored = found.disparity if pair.repair is None else pair.repair.restore(found.disparity)
+            return dataclasses.replace(found, disparity=restored), chosen
+
+    def calibrated(self, name: str) -> bool:
+        """Whether a model's confidence was trained to be the probability of an error below 2 px."""
+        return bool(getattr(self._load(name).config, "learned_confidence", False))
 
 
-def read_upload(data: bytes, name: str, limits: Limits) -> np.ndarray:
-    """RGB (H, W, 3) uint8 of an uploaded file. InputError: no image, or a larger one than the limits allow."""
+def read_upload(data: bytes, name: str, limits: Limits) -> Picture:
+    """An uploaded file. InputError: no image, or a larger one than the limits allow."""
     if len(data) > limits.upload:
         raise InputError(f"{name}: {len(data)} bytes, expected at most {limits.upload}")
     if data.startswith(b"\x89PNG") and len(data) >= 24:  # its optional decoder, unlike OpenCV, has no limit of its own
         _check_pixels(*struct.unpack(">II", data[16:24]), name, limits)
     try:
-        image = decode_image(data, name)
+        picture = read_picture(data, name)
     except cv2.error:  # more pixels than OpenCV decodes
         raise InputError(f"{name}: not an image that can be read here") from None
-    _check_pixels(image.shape[1], image.shape[0], name, limits)
-    return image
+    height, width = picture.image.shape[:2]
+    _check_pixels(width, height, name, limits)
+    return picture
 
 
 def _check_pixels(width: int, height: int, name: str, limits: Limits) -> None:
@@ -113,21 +127,26 @@ def cloud_of(pair: LoadedPair, disparity: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.stack([x, z, -y], -1), colors / 255
 
 
-def describe(pair: LoadedPair, prediction: Prediction, x: float, y: float) -> str:
-    """The words for a pixel under the mouse."""
+def describe(pair: LoadedPair, prediction: Prediction, x: float, y: float, calibrated: bool = False) -> str:
+    """The words for a pixel under the mouse; `calibrated`: the confidence is the probability of an error below 2 px."""
     height, width = prediction.disparity.shape
     column, row = min(max(int(x), 0), width - 1), min(max(int(y), 0), height - 1)
     disparity, confidence = prediction.disparity[row, column], prediction.confidence[row, column]
-    words = f"({column}, {row}): {disparity:.2f} px, confidence {confidence:.2f}"
+    trust = f"right within 2 px with {100 * confidence:.0f} %" if calibrated else f"confidence {confidence:.2f}"
+    words = f"({column}, {row}): {disparity:.2f} px, {trust}"
     if pair.calibration is None:
         return f"{words}, no calibration for metres"
     return f"{words}, {float(pair.calibration.depth(disparity)):.3f} m"
 
 
 def start(
-    models: Sequence[str], *, host: str, port: int, devices: str = "cpu", limits: Limits | None = None, timeout: float = 3
+    models: Sequence[str], *, host: str, port: int, devices: str = "cpu", limits: Limits | None = None, timeout: float = 600
 ) -> None:
-    """Serves the page until stopped. `models`: names or folders to choose from, the first is chosen at the beginning."""
+    """Serves the page until stopped.
+
+    models: names or folders to choose from, the first is chosen at the beginning.
+    timeout: seconds for which a page that lost its connection keeps what was uploaded, and its result.
+    """
     limits = limits or Limits()
     predict = Models(devices)
     app.add_middleware(LimitUploads, limit=limits.upload + 2**16)  # and what a form adds
@@ -142,29 +161,33 @@ class _Page:
 
     def __init__(self, models: Sequence[str], predict: Models, limits: Limits) -> None:
         self.predict, self.limits = predict, limits
-        self.images: dict[str, np.ndarray] = {}
+        self.images: dict[str, Picture] = {}
         self.names: dict[str, str] = {}
         self.sample: Calibration | None = None  # while the images are the sample pair
         self.pair: LoadedPair | None = None
         self.prediction: Prediction | None = None
         self.picture = "disparity"
-        with ui.row().classes("w-full no-wrap items-start"):
-            with ui.column().style("width: 300px; flex: none"):
+        self.calibrated = False
+        with ui.row().classes("w-full items-start"):  # two columns where there is room, else one below the other
+            with ui.column().style("flex: 1 1 270px; min-width: 0"):
                 self._controls(models)
-            with ui.column().classes("grow"):
+            with ui.column().style("flex: 1000 1 400px; min-width: 0"):
                 self._pictures()
 
     def _controls(self, models: Sequence[str]) -> None:
         ui.label("bridgedepth_jax").classes("text-h5")
+        self.given: dict[str, Any] = {}
         for side in ("left", "right"):
             upload = ui.upload(
                 label=f"{side} image: drop or choose",
                 auto_upload=True,
                 max_file_size=self.limits.upload,
                 on_upload=functools.partial(self._uploaded, side),
-                on_rejected=lambda: self._say(f"refused: larger than {self.limits.upload / 2**20:g} MiB"),
+                on_rejected=functools.partial(self._rejected, side),
             )
-            upload.props(f"flat bordered data-test={side}").style("width: 300px")
+            accepted = ",".join(SUFFIXES)
+            upload.props(f"flat bordered hide-upload-btn accept={accepted} data-test={side}").classes("w-full")
+            self.given[side] = ui.label("").props(f"data-test=given-{side}").style("overflow-wrap: anywhere")
         with ui.expansion("calibration, for metres").classes("w-full"):
             self.camera = {
                 name: ui.number(label, min=smallest, on_change=self._recalibrate)
@@ -175,14 +198,19 @@ class _Page:
                 )
             }
         self.model = ui.select(list(models), value=models[0], label="model").classes("w-full")
-        ui.label("scale at which the network sees the images")
-        self.scale = ui.slider(min=0.25, max=1.5, step=0.25, value=1.0).props("label-always")
+        scales = {None: "auto: by size and disparities"} | {i / 4: f"{i / 4:g}" for i in range(1, 7)}
+        self.scale = ui.select(scales, value=None, label="scale of what the network sees").classes("w-full")
+        self.fix = ui.switch("mend what the check finds").props("data-test=fix")
         self.run_button = ui.button("run", on_click=self._run).props("data-test=run")
         ui.button("run the sample pair", on_click=self._run_sample).props("data-test=sample")
         self.status = ui.label("").props("data-test=status").style("overflow-wrap: anywhere")
+        self.found = ui.label("").props("data-test=found").style("overflow-wrap: anywhere; white-space: pre-line")
+        self.downloads = {}
         with ui.row():
             for kind, label in (("disparity", "PFM"), ("color", "PNG"), ("cloud", "PLY")):
-                ui.button(label, on_click=functools.partial(self._download, kind)).props(f"outline data-test={kind}")
+                button = ui.button(label, on_click=functools.partial(self._download, kind))
+                self.downloads[kind] = button.props(f"outline data-test={kind}")
+        self._offer()
 
     def _pictures(self) -> None:
         ui.toggle(["disparity", "confidence"], value="disparity", on_change=lambda e: self._show(e.value))
@@ -194,23 +222,47 @@ class _Page:
             self.over = ui.image().style("position: absolute; inset: 0; width: 100%; pointer-events: none")
         self.value = ui.label("").props("data-test=value")
         self.scene = ui.scene(width=900, height=500, grid=False, background_color="#222").props("data-test=scene")
+        self.scene.style("width: 100%; max-width: 900px; height: 500px; max-height: 100vw; overflow: hidden")
 
     async def _uploaded(self, side: str, event: events.UploadEventArguments) -> None:
         name = event.file.name
+        upload: Any = event.sender
+        upload.reset()  # the next one takes its place; its tick would say that a refused file was taken
         if self.sample:  # its other image and its camera do not belong to the user's
             self.images.clear()
+            for label in self.given.values():
+                label.set_text("")
             self._take_sample(None)
+        self.images.pop(side, None)
         try:
             self.images[side] = read_upload(await event.file.read(), name, self.limits)
         except InputError as error:
-            self.images.pop(side, None)
-            self._say(f"refused: {error}")
+            self._refuse(side, str(error))
             return
         self.names[side] = name
-        height, width = self.images[side].shape[:2]
+        height, width = self.images[side].image.shape[:2]
         self._say(f"{side}: {name}, {width}x{height}")
+        self.given[side].set_text(f"{name}, {width}x{height}")
         if side == "left":
-            self.left.set_source(_png(self.images[side]))
+            self.left.set_source(_png(self.images[side].image))
+            self.over.set_source("")
+            self.pair = self.prediction = None
+            self._offer()
+
+    def _rejected(self, side: str) -> None:
+        self._refuse(side, f"no image ({' '.join(SUFFIXES)}), or larger than {self.limits.upload / 2**20:g} MiB")
+
+    def _refuse(self, side: str, words: str) -> None:
+        self.images.pop(side, None)
+        self.given[side].set_text("")
+        self._say(f"refused: {words}")
+
+    def _offer(self) -> None:
+        """Downloads of what there is."""
+        there = self.prediction is not None and self.pair is not None
+        for kind, button in self.downloads.items():
+            metric = self.pair is not None and self.pair.calibration is not None
+            button.set_enabled(there and (metric or not OUTPUTS[kind].needs_calibration))
 
     async def _run(self) -> None:
         if set(self.images) != {"left", "right"}:
@@ -219,9 +271,14 @@ class _Page:
         files = self.names["left"], self.names["right"]
         try:
             name = re.sub(r"[^\w-]", "_", Path(files[0]).stem)[:60] or "pair"
-            pair = make_pair(
-                name, self.images["left"], self.images["right"], files, scale=self.scale.value or 1.0, calibrate=None
-            )
+            left, right = self.images["left"], self.images["right"]
+            pair = make_pair(name, left.image, right.image, files, scale=self.scale.value or 1.0, calibrate=None)
+            self._say("looking at the pair")
+            verdict = await run.io_bound(check, left, right)
+            if verdict is None:  # the server is ending
+                return
+            mending = verdict if self.fix.value else verdict._replace(repair=Repair())
+            pair = mended(pair, left, right, mending)
         except InputError as error:
             self._say(f"refused: {error}")
             return
@@ -234,13 +291,17 @@ class _Page:
             self._say(str(error))
             return
         self._take_sample(pair.calibration)
-        self.images, self.names = {"left": pair.left, "right": pair.right}, dict.fromkeys(("left", "right"), pair.name)
+        self.images = {"left": Picture(pair.left), "right": Picture(pair.right)}
+        self.names = dict.fromkeys(("left", "right"), pair.name)
+        for label in self.given.values():
+            label.set_text(f"the sample pair, {pair.left.shape[1]}x{pair.left.shape[0]}")
         await self._predict(pair)
 
     def _take_sample(self, camera: Calibration | None) -> None:
         """The sample's camera, or none, in place of the one on the page, and of the last result."""
         self.pair = self.prediction = None
         self.sample = camera
+        self._offer()
         for name, attribute in (("focal", "fx"), ("baseline", "baseline"), ("doffs", "doffs")):
             self.camera[name].value = getattr(camera, attribute) if camera else None
 
@@ -248,9 +309,12 @@ class _Page:
         self._say("working; the first run of a size compiles")
         self.run_button.disable()
         try:
-            prediction = await run.io_bound(self.predict, self.model.value, pair, self.scale.value or 1.0)
-            if prediction is None:  # the server is ending
+            name = self.model.value
+            answer = await run.io_bound(self.predict, name, pair, self.scale.value)
+            if answer is None:  # the server is ending
                 return
+            prediction, scale = answer
+            self.calibrated = self.predict.calibrated(name)
         except InputError as error:
             self._say(f"refused: {error}")
             return
@@ -263,8 +327,11 @@ class _Page:
         self.left.set_source(_png(pair.left))
         self._show(self.picture)
         self._recalibrate()
-        if looks_swapped(pair.left, pair.right, prediction.disparity):
-            self._say(f"{self.status.text}; left and right look swapped")
+        self._say(f"{self.status.text}, at scale {scale:g}")
+        words = [str(finding) if pair.repair == Repair() else finding.words for finding in pair.findings]
+        if not words and looks_swapped(pair.left, pair.right, prediction.disparity):
+            words = ["left and right look swapped"]
+        self.found.set_text("\n".join(words))
 
     def _recalibrate(self) -> None:
         if self.pair is None or self.prediction is None:
@@ -274,6 +341,7 @@ class _Page:
         except InputError as error:
             self._say(f"refused: {error}")
             return
+        self._offer()
         points, colors = cloud_of(self.pair, self.prediction.disparity)
         self.scene.clear()
         with self.scene:
@@ -302,7 +370,7 @@ class _Page:
 
     def _hover(self, event: events.MouseEventArguments) -> None:
         if self.pair is not None and self.prediction is not None:
-            self.value.set_text(describe(self.pair, self.prediction, event.image_x, event.image_y))
+            self.value.set_text(describe(self.pair, self.prediction, event.image_x, event.image_y, self.calibrated))
 
     def _download(self, kind: str) -> None:
         if self.pair is None or self.prediction is None:

@@ -4,6 +4,7 @@ A filter is a table of taps per output position, made on the host from the sizes
 positions and `weights` (O, K). Applying it is K gathers and a weighted sum, far cheaper than a dense resize matrix.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -31,14 +32,25 @@ def bilinear_taps(size: int, out: int, *, align_corners: bool) -> Taps:
     return Taps(np.stack([low, high], 1), np.stack([1 - fraction, fraction], 1))
 
 
-def antialiased_taps(size: int, out: int) -> Taps:
-    """The triangle filter widened by the down-scale factor, weights renormalised at the border."""
+class Filter(NamedTuple):
+    """A kernel, a function of the distance in pixels, that is zero from `support` on."""
+
+    weights: Callable[[np.ndarray], np.ndarray]
+    support: float
+
+
+TRIANGLE = Filter(lambda distance: np.maximum(1 - np.abs(distance), 0), 1.0)
+
+
+def antialiased_taps(size: int, out: int, kernel: Filter = TRIANGLE) -> Taps:
+    """A filter widened by the down-scale factor, weights renormalised at the border."""
     scale = max(size / out, 1.0)
+    reach = scale * kernel.support
     centre = (np.arange(out) + 0.5) * (size / out)
-    first = np.maximum((centre - scale + 0.5).astype(int), 0)
-    last = np.minimum((centre + scale + 0.5).astype(int), size)
+    first = np.maximum((centre - reach + 0.5).astype(int), 0)
+    last = np.minimum((centre + reach + 0.5).astype(int), size)
     indices = first[:, None] + np.arange((last - first).max())[None]
-    weights = np.maximum(1 - np.abs((indices - centre[:, None] + 0.5) / scale), 0) * (indices < last[:, None])
+    weights = kernel.weights((indices - centre[:, None] + 0.5) / scale) * (indices < last[:, None])
     return Taps(np.minimum(indices, size - 1), weights / weights.sum(1, keepdims=True))
 
 
@@ -46,11 +58,16 @@ def bicubic_taps(size: int, out: int, scale: float) -> Taps:
     """Cubic convolution with a = -0.75, half-pixel centres, no antialias, border clamped; `scale` is input over output."""
     source = (np.arange(out) + 0.5) * scale - 0.5
     low = np.floor(source).astype(int)
-    t = np.abs((source - low)[:, None] - np.arange(-1, 3)[None])
-    a = -0.75
+    weights = cubic_weights((source - low)[:, None] - np.arange(-1, 3)[None])
+    return Taps(np.clip(low[:, None] + np.arange(-1, 3)[None], 0, size - 1), weights)
+
+
+def cubic_weights(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
+    """The cubic convolution kernel at distances from -2 to 2."""
+    t = np.abs(distance)
     near = ((a + 2) * t - (a + 3)) * t * t + 1
     far = ((t - 5) * t + 8) * t * a - 4 * a
-    return Taps(np.clip(low[:, None] + np.arange(-1, 3)[None], 0, size - 1), np.where(t <= 1, near, far))
+    return np.where(t <= 1, near, far)
 
 
 def apply_taps(x: Float[Array, "..."], taps: Taps, axis: int) -> Float[Array, "..."]:
@@ -83,9 +100,9 @@ def resize_antialiased(x: Float[Array, "B H W C"], size: tuple[int, int]) -> Flo
     return x
 
 
-def resize_aligned(x: Float[np.ndarray, "h w"], height: int, width: int) -> Float[np.ndarray, "H W"]:
-    """Bilinear with aligned corners, on the host, in float64 and then in the dtype of `x`."""
-    rows = bilinear_taps(x.shape[0], height, align_corners=True)
-    columns = bilinear_taps(x.shape[1], width, align_corners=True)
+def resize_map(x: Float[np.ndarray, "h w"], height: int, width: int, *, align_corners: bool = True) -> Float[np.ndarray, "H W"]:
+    """Bilinear, on the host, in float64 and then in the dtype of `x`."""
+    rows = bilinear_taps(x.shape[0], height, align_corners=align_corners)
+    columns = bilinear_taps(x.shape[1], width, align_corners=align_corners)
     tall = (x[rows.indices] * rows.weights[..., None]).sum(1)
     return (tall[:, columns.indices] * columns.weights).sum(2).astype(x.dtype)

@@ -1,8 +1,11 @@
-"""The one checkpoint layout: an Orbax folder with two items, every byte of which is verified on load.
+"""Checkpoint folders, every byte of which is verified on load: of Orbax, or of safetensors for those who want no Orbax.
 
     FOLDER/params        the parameters, a nested dict of arrays
     FOLDER/description   JSON: kind, model config, provenance, and shape, dtype and SHA-256 of each parameter
     FOLDER/files.sha256  SHA-256 of each file above; `sha256sum --check files.sha256` reads it too
+
+    FOLDER/model.safetensors  the parameters by their paths, `unet/conv_in/kernel`
+    FOLDER/config.json        the description
 
 Orbax restores some damaged data silently and leaves tracebacks of background tasks with other damage, so the files are
 checked before it opens them and the parameters after. These are numpy arrays: no device is touched.
@@ -12,8 +15,9 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +29,13 @@ import orbax.checkpoint as ocp
 from bridgedepth_jax.build import build, plain
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
+from bridgedepth_jax.store.safetensors import SafeTensors, write_safetensors
 from bridgedepth_jax.system import find_system
 
 EXPECTED = "expected a folder written by `bridgedepth convert`"
 ITEMS = ("params", "description")
+TENSORS, CONFIG = "model.safetensors", "config.json"
+GROUP = 2**28  # bytes of parameters that are written at once: a view of a larger file need not fit in memory
 DIGESTS = "files.sha256"
 FORMAT = "bridgedepth_jax checkpoint, version 1"
 DTYPES = {
@@ -75,13 +82,32 @@ def save_checkpoint(path: str | os.PathLike, checkpoint: Checkpoint, *, dtype: s
     save_arrays(path, checkpoint.params, description, dtype=dtype)
 
 
+def save_safetensors(path: str | os.PathLike, checkpoint: Checkpoint, *, dtype: str | None = None) -> None:
+    """Writes a new folder of model.safetensors and config.json; `load_checkpoint` reads it. Options as `save_checkpoint`."""
+    path = Path(path).absolute()
+    stored = lambda value: value.astype(DTYPES[dtype], copy=False) if dtype else value
+    leaves = {name: np.asarray(value) for name, value in flatten(checkpoint.params).items()}
+    shapes = {name: (DTYPES[dtype] if dtype else value.dtype, value.shape) for name, value in leaves.items()}
+    described = _describe(leaves, stored)
+    description = {"kind": checkpoint.kind, "config": plain(checkpoint.config), "provenance": checkpoint.provenance}
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        write_safetensors(temporary / TENSORS, shapes, map(stored, leaves.values()), {"format": FORMAT})
+        text = json.dumps({"format": FORMAT, **description, "leaves": described}, indent=1)
+        (temporary / CONFIG).write_text(text + "\n")
+
+
 def save_arrays(path: str | os.PathLike, tree: Mapping[str, Any], description: dict[str, Any], *, dtype: str | None) -> None:
     """Writes a folder in the layout of a checkpoint: a nested dict of arrays, stored as `dtype`, and JSON values.
 
     Raises as `save_checkpoint`.
     """
     path = Path(path).absolute()
-    if path.exists() and not (path / DIGESTS).is_file() and not (path.is_dir() and not any(path.iterdir())):
+    if (
+        path.exists()
+        and not any((path / mark).is_file() for mark in (DIGESTS, TENSORS))
+        and not (path.is_dir() and not any(path.iterdir()))
+    ):
         raise InputError(f"{path} is no checkpoint and would be replaced by one, expected a new name")
     leaves = {name: np.asarray(value) for name, value in flatten(tree).items()}
     if dtype is not None:
@@ -92,7 +118,7 @@ def save_arrays(path: str | os.PathLike, tree: Mapping[str, Any], description: d
     description = {"format": FORMAT, **description, "leaves": _describe(leaves)}
     items = ocp.args.Composite(params=ocp.args.PyTreeSave(unflatten(leaves)), description=ocp.args.JsonSave(description))
     with replacing(path) as temporary:
-        with _checkpointer() as checkpointer:
+        with _checkpointer(_Groups()) as checkpointer:
             checkpointer.save(temporary, items)
         for mark in temporary.rglob("commit_success.txt"):  # that it is there counts; Orbax writes the folder's absolute path
             mark.write_text("Checkpoint commit was successful")
@@ -118,13 +144,18 @@ def load_arrays(path: str | os.PathLike, *, dtype: str | None = "float32") -> tu
         raise InputError(f"checkpoint {path} does not exist, {EXPECTED}")
     if not path.is_dir():
         raise InputError(f"checkpoint {path} is a file, {EXPECTED}")
-    _check_files(path)
-    description = _restore(path, "description", ocp.args.JsonRestore())
+    if (path / TENSORS).is_file():
+        tensors = SafeTensors(path / TENSORS)
+        description = _read_config(path)
+    else:
+        _check_files(path)
+        tensors = None
+        description = _restore(path, "description", ocp.args.JsonRestore())
     if description.get("format") != FORMAT:
         raise InputError(f"checkpoint {path}: format {description.get('format')!r}, expected {FORMAT!r}")
     if not isinstance(description.get("leaves"), dict) or not isinstance(description.get("provenance"), dict):
         raise InputError(f"checkpoint {path}: item 'description' lacks provenance or leaves, {EXPECTED}")
-    leaves = flatten(_restore(path, "params", ocp.args.PyTreeRestore()))
+    leaves = dict(tensors) if tensors is not None else flatten(_restore(path, "params", ocp.args.PyTreeRestore()))
     _check_leaves(path, leaves, description["leaves"])
     if dtype is not None:
         leaves = {name: value.astype(DTYPES[dtype], copy=False) for name, value in leaves.items()}
@@ -161,19 +192,37 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _checkpointer() -> ocp.Checkpointer:
-    """For this process alone: of several, any may read or write a folder without the others."""
+class _Groups(ocp.type_handlers.NumpyHandler):
+    """Writes arrays in groups and waits for each, so that copies of one group alone are in memory."""
+
+    async def serialize(self, values: Sequence[np.ndarray], infos: Sequence[Any], args: Sequence[Any] | None = None) -> list:
+        rows = list(zip(values, infos, args or [ocp.SaveArgs()] * len(values), strict=True))
+        while rows:
+            sizes = np.cumsum([value.nbytes for value, _, _ in rows])
+            count = max(1, int(np.searchsorted(sizes, GROUP, side="right")))
+            group, rows = rows[:count], rows[count:]
+            for future in await super().serialize(*map(list, zip(*group, strict=True))):
+                future.result()
+        return []
+
+
+def _checkpointer(handler: ocp.type_handlers.NumpyHandler | None = None) -> ocp.Checkpointer:
+    """For this process alone: of several, any may read or write a folder without the others. `handler` is of arrays."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(me, {me}, f"process_{me}") if jax.process_count() > 1 else None
     options: dict[str, Any] = {"multiprocessing_options": alone} if alone else {}
+    own: dict[str, Any] = {}
+    if handler is not None:
+        arrays = (jax.Array, ocp.type_handlers.ArrayHandler())  # there are none, but Orbax warns where nobody handles them
+        own["type_handler_registry"] = ocp.type_handlers.create_type_handler_registry((np.ndarray, handler), arrays)
     # Weights do not compress: zstd saves 8 % of the bytes and doubles the time.
-    params = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False, **options)
-    handler = ocp.CompositeCheckpointHandler(
+    params = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, use_compression=False, **own, **options)
+    items = ocp.CompositeCheckpointHandler(
         composite_options=ocp.CompositeOptions(**options),
         params=params,
         description=ocp.JsonCheckpointHandler(**options),
     )
-    return ocp.Checkpointer(handler, **options)
+    return ocp.Checkpointer(items, **options)
 
 
 def _restore(path: Path, item: str, args: Any) -> Any:
@@ -188,6 +237,16 @@ def _restore(path: Path, item: str, args: Any) -> Any:
         raise InputError(
             f"checkpoint {path}: item {item!r} is missing or damaged ({type(error).__name__}: {reason}), {EXPECTED}"
         ) from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise TypeError(f"{type(found).__name__}, expected a mapping")
+        return found
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"checkpoint {path}: {CONFIG} is missing or damaged ({error}), {EXPECTED}") from error
 
 
 def _check_files(path: Path) -> None:
@@ -240,11 +299,14 @@ def _check_leaves(path: Path, leaves: Mapping[str, Any], expected: Mapping[str, 
                 raise InputError(f"checkpoint {path}: parameter {name} has {key} {value}, expected {expected[name].get(key)}")
 
 
-def _describe(leaves: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    return {
-        name: {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": digest}
-        for (name, value), digest in zip(leaves.items(), _map(_digest, leaves.values()), strict=True)
-    }
+def _describe(
+    leaves: Mapping[str, np.ndarray], stored: Callable[[np.ndarray], np.ndarray] = lambda value: value
+) -> dict[str, dict[str, Any]]:
+    def about(value: np.ndarray) -> dict[str, Any]:
+        value = stored(value)
+        return {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": _digest(value)}
+
+    return dict(zip(leaves, _map(about, leaves.values()), strict=True))
 
 
 def _digest(value: np.ndarray) -> str:
@@ -252,5 +314,5 @@ def _digest(value: np.ndarray) -> str:
 
 
 def _map(function: Callable, values: Iterable) -> list:
-    with concurrent.futures.ThreadPoolExecutor() as pool:  # hashlib releases the interpreter lock
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:  # hashlib releases the interpreter lock
         return list(pool.map(function, values))

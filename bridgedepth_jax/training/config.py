@@ -49,12 +49,15 @@ class RunConfig:
     milestone_every: int = 100_000  # steps between checkpoints kept for ever
     images_every: int = 1000  # steps between pictures of prediction and error; 0: none
     print_every: int = 20  # steps between progress lines
+    health_every: int = 0  # steps between sizes of activations and shares of the gradient in the log; 0: none
     profile_at: int = 0  # step at which a trace of 3 steps is written to WORKDIR/profile; 0: none
 
     def __post_init__(self) -> None:
         for name in ("fsdp", "latest_every", "keep", "milestone_every", "print_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"run.{name} = {getattr(self, name)}, expected at least 1")
+        if self.health_every < 0:
+            raise InputError(f"run.health_every = {self.health_every}, expected 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import jax
 
 from bridgedepth_jax.build import build, plain
-from bridgedepth_jax.data.pipeline import DataConfig
+from bridgedepth_jax.data.pipeline import DERIVED, DataConfig
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.system import DEFAULT, Objective, System, Teacher, Weights, find_system
 from bridgedepth_jax.training import optimizer
@@ -42,7 +42,8 @@ class Experiment:
             if not isinstance(value, kind):
                 raise InputError(f"{name} is a {type(value).__name__}, expected {kind.__name__} of system {self.system}")
             object.__setattr__(self, name, value)
-        data = dataclasses.replace(self.data, batch_size=self.solver.batch_size, seed=self.seed)
+        extras = system.extras(self.task) if system.extras else ()
+        data = dataclasses.replace(self.data, batch_size=self.solver.batch_size, seed=self.seed, extras=extras)
         object.__setattr__(self, "data", data)
         if any(side % system.multiple for side in data.crop):
             raise InputError(f"data.crop = {data.crop}, expected multiples of {system.multiple}")
@@ -71,7 +72,8 @@ class Experiment:
     def to_dict(self) -> dict[str, Any]:
         """Plain tree of JSON values; what follows from another value is left out."""
         tree = plain(self)
-        del tree["data"]["batch_size"], tree["data"]["seed"]
+        for name in DERIVED:
+            del tree["data"][name]
         return tree
 
     def objective(self, teachers: Mapping[str, Teacher] | None = None) -> Objective:

@@ -6,6 +6,7 @@ The next step is dispatched before the metrics of the last one are read, so the 
 import contextlib
 import json
 import logging
+import os
 import signal
 import threading
 import time
@@ -21,7 +22,7 @@ from bridgedepth_jax import sharding
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import make_folder
 from bridgedepth_jax.store.run_state import Checkpoints
-from bridgedepth_jax.system import Objective
+from bridgedepth_jax.system import Batch, Objective
 from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.export import export, kinds, load_frozen, load_teachers, save_frozen
 from bridgedepth_jax.training.feed import TrainingData, batches
@@ -40,6 +41,7 @@ RESULT = (
     "teachers",
 )  # parts of an experiment that a resumed run must share; the data has a fingerprint
 FREE = ("model.remat", "solver.accumulate", "solver.max_bad_steps")  # in them, but without a say in the result
+STRAGGLES = 0.2  # of the time of a step: a process that waits longer for its data is named
 
 
 class TrainingFailed(RuntimeError):
@@ -80,12 +82,15 @@ class _Run:
         self._make_folder()
         self.checkpoints = Checkpoints(self.workdir / "checkpoints", keep=run.keep, milestone_every=run.milestone_every)
         self.objective, self.state, self.frozen = self._restore() or self._fresh(start)
-        self.step = int(self.state.step)
+        self.step = self.first = int(self.state.step)
         self.rows = rows
         self.records = Records(self.workdir, self.step) if self.main else None
         self.progress = Progress(run.print_every, solver.max_iter, self.objective.headline)
         self.advance = self._compile(rows)
-        self.clock = time.perf_counter()
+        self.measure = jax.jit(self.objective.health) if run.health_every and self.objective.health else None
+        self.clock = self.began = time.perf_counter()
+        self.lost = 0.0  # seconds of this process's life in which no step ran: data, saves, evaluation, compilation
+        self.waits: list[float] = []  # seconds for data, since the last line of progress
         self.profiling = False
 
     def go(self) -> str:
@@ -101,7 +106,12 @@ class _Run:
                 began = time.perf_counter()
                 batch, host = next(stream)
                 waited = time.perf_counter() - began
-                self.state, metrics, shown = self.advance(self.state, self.frozen, batch)
+                self.lost += waited
+                health = self._health(batch)  # of the weights that the step begins with
+                with self._losing(first=self.step == self.first):  # it compiles
+                    health = self._health(batch)  # of the weights that the step begins with
+                    self.state, metrics, shown = self.advance(self.state, self.frozen, batch)
+                metrics = {name: value for name, value in metrics.items() if health or not name.startswith("share/")} | health
                 if pending:
                     self._report(*pending)
                 pending = (self.step, metrics, shown, host, waited)
@@ -110,12 +120,14 @@ class _Run:
                 if stopping or self._due(run.latest_every) or self._due(run.milestone_every):
                     self._report(*pending)  # the log is never behind a checkpoint
                     pending = None
-                    self.checkpoints.save(self.state, self._description())
+                    with self._losing():
+                        self.checkpoints.save(self.state, self._description())
                 if stopping:
                     self.checkpoints.wait()
-                    return f"stopped by SIGTERM after step {self.step}, saved; the same command continues"
+                    return f"stopped by {stop.word} after step {self.step}, saved; the same command continues"
                 if self.evaluate and self.experiment.eval.every and self._due(self.experiment.eval.every):
-                    self._evaluate()
+                    with self._losing():
+                        self._evaluate()
             if pending:
                 self._report(*pending)
         self.checkpoints.save(self.state, self._description())
@@ -124,6 +136,27 @@ class _Run:
             self._evaluate()
         export(self.workdir / "export", self.state, self.frozen.params, self.experiment)
         return f"finished after {self.step} steps"
+
+    @contextlib.contextmanager
+    def _losing(self, first: bool = True) -> Iterator[None]:
+        """Counts what happens inside as time without steps, unless it is no `first` step."""
+        began = time.perf_counter()
+        yield
+        self.lost += (time.perf_counter() - began) * first
+
+    def _hosts(self, step: int, waited: float) -> dict[str, float]:
+        """Of the slowest to feed of several processes, since the last line: seconds it waited for data. All must call it."""
+        if jax.process_count() == 1:
+            return {}
+        self.waits.append(waited)
+        if (step + 1) % self.experiment.run.print_every:
+            return {}
+        waits, steps = multihost_utils.process_allgather(np.float32(sum(self.waits))), len(self.waits)
+        self.waits.clear()
+        slowest = int(np.argmax(waits))
+        if self.main and waits[slowest] > STRAGGLES * (time.perf_counter() - self.clock) * steps:
+            log.warning("process %d waited %.1f s for data in %d steps: all wait with it", slowest, waits[slowest], steps)
+        return {"slowest_host": slowest, "slowest_host_wait_s": float(waits[slowest])}
 
     def _exported(self) -> bool:
         """Is the last thing of a run there? The first process says so to all."""
@@ -194,8 +227,14 @@ class _Run:
             tree, sharding.tree_shardings(tree, self.mesh),
         )  # fmt: skip
 
+    def _health(self, batch: Batch) -> dict[str, Any]:
+        if self.measure is None or self.step % self.experiment.run.health_every:
+            return {}
+        return dict(self.measure({**join(self.frozen.params, self.state.params), **self.state.collections}, batch))
+
     def _compile(self, rows: jax.sharding.NamedSharding) -> Callable:
-        step = make_step(self.objective, self.experiment.solver, self.mesh)
+        shares = bool(self.experiment.run.health_every)
+        step = make_step(self.objective, self.experiment.solver, self.mesh, shares=shares)
         state = sharding.tree_shardings(self.state, self.mesh)
         frozen = sharding.tree_shardings(self.frozen, self.mesh)
         one = sharding.replicated(self.mesh)
@@ -206,12 +245,13 @@ class _Run:
 
     def _report(self, step: int, metrics: dict, shown: Any, host: dict[str, np.ndarray], waited: float) -> None:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        now = time.perf_counter()
+        hosts, now = self._hosts(step, waited), time.perf_counter()
         seconds, self.clock = now - self.clock, now
         skipped, in_row = int(values.pop("skipped")), int(values.pop("bad_in_row"))
         if self.records:
             speed = self.experiment.solver.batch_size / seconds
-            record = {"step": step, **values, "images_per_s": speed, "data_wait_s": waited, "skipped": skipped, **memory()}
+            record = {"step": step, **values, "images_per_s": speed, "data_wait_s": waited, "skipped": skipped, **hosts}
+            record |= {"goodput": 1 - self.lost / (now - self.began), **memory()}
             self.records.step(record)
             self.progress.step(record, skipped)
             every = self.experiment.run.images_every
@@ -269,18 +309,46 @@ class _Run:
         self.checkpoints.close()
 
 
+class _Stop:
+    """Has SIGTERM or Ctrl-C come? Called with a step; all processes get the same answer for the same step."""
+
+    def __init__(self) -> None:
+        self.word = "SIGTERM"
+        self._asked = threading.Event()
+
+    def ask(self, number: int, frame: Any) -> None:
+        self.word = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        if self._asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second one does not wait for the step
+        self._asked.set()
+
+    def __call__(self, step: int) -> bool:
+        return self._asked.is_set()
+
+
+class _StopTogether(_Stop):
+    """Of several processes: jax.distributed has a handler of SIGTERM and makes all agree on a step."""
+
+    def ask(self, number: int, frame: Any) -> None:
+        self.word = "Ctrl-C"
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def __call__(self, step: int) -> bool:
+        return multihost_utils.reached_preemption_sync_point(step)
+
+
 @contextlib.contextmanager
-def _stop_request() -> Iterator[Callable[[int], bool]]:
-    """Yields `stop(step)`: has SIGTERM come? All processes get the same answer for the same step."""
-    if jax.process_count() > 1:  # jax.distributed has its own handler and makes the processes agree on a step
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    asked = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+def _stop_request() -> Iterator[_Stop]:
+    """Yields what says whether to stop, and leaves the signals as they were."""
+    together = jax.process_count() > 1
+    stop = _StopTogether() if together else _Stop()
+    caught = (signal.SIGINT,) if together else (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop.ask) for number in caught}
     try:
-        yield lambda step: asked.is_set()
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _differences(stored: Any, mine: Any, where: str) -> list[str]:

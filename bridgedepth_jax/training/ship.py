@@ -1,6 +1,7 @@
 """From a training run to the default model inside the package: weights as float16, and the model card beside them."""
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import shlex
@@ -18,7 +19,7 @@ from bridgedepth_jax.training.step import join
 
 CARD = "README.md"
 LOGGED = (0, 1, 2, 10, 50, 100, 199)  # steps, from 0, whose losses the card has
-LIMIT = 10e6  # bytes of the whole folder
+LIMIT = 8e6  # bytes of the whole folder
 
 TEXT = """\
 # {name}: the default model of bridgedepth_jax
@@ -63,10 +64,10 @@ DATA = (
     " {disparity:g} px. No real pair was seen in training, and none had a say in the choice of anything. With scikit-image"
     " installed, as it was, some of its photographs are textures; its stereo pair is not"
 )
-RECIPE = (
-    "`{config}`: everything is trained, the monocular branch too, from {origin}; AdamW, one-cycle rate up to {rate:g}, pairs a"
-    " step: {batch}"
-)
+RECIPE = "`{config}`: {trained} trained, from {origin}; AdamW, {schedule} {rate:g}, pairs a step: {batch}{average}"
+
+
+RATES = {"one_cycle": "one-cycle rate up to", "constant": "constant rate", "drop": "dropping rate from"}
 
 
 class Origin(NamedTuple):
@@ -77,11 +78,21 @@ class Origin(NamedTuple):
     commands: str = ""  # shell lines that make it
 
 
-def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str, origin: Origin | None = None) -> None:
+def ship(
+    workdir: Path,
+    folder: Path,
+    *,
+    hardware: str,
+    about: str,
+    scores: str,
+    origin: Origin | None = None,
+    temperature: float | None = None,
+) -> None:
     """Writes the newest checkpoint of a run, and its card, to `folder`, replacing what is there.
 
-    hardware: what it was trained on, in words. about, scores: Markdown for the card. Raises InputError: no such run, one
-    without its logs, one that did not start at random and is given no `origin`, or weights that are too many to ship.
+    hardware: what it was trained on, in words. about, scores: Markdown for the card. temperature: of the confidence, for a
+    model that has one, in place of the run's. Raises InputError: no such run, one without its logs, one that did not start at
+    random and is given no `origin`, or weights that are too many to ship.
     """
     experiment, state, frozen = load_run(workdir)
     start, records = _lines(workdir / "run.jsonl")[0], _lines(workdir / "metrics.jsonl")
@@ -92,8 +103,10 @@ def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str,
     if origin is None and experiment.init not in RANDOM:
         raise InputError(f"{workdir}: started from {experiment.init}; the card must say what that is, expected --origin")
     init = origin.init if origin else experiment.init
+    only = getattr(experiment.task, "only", ())  # of what a run can be limited to, where the system has that
     step, solver, data = int(state.step), experiment.solver, experiment.data
-    config, commands = _commands(start["command"], workdir, solver.max_iter, hardware, origin)
+    config, commands = _commands(start["command"], workdir, step, hardware, origin)
+    commands += f" --temperature {temperature:g}" if temperature is not None else ""
     by_step = {record["step"]: record for record in records}
     rows = [f"| {i} | {by_step[i]['loss']:.3f} | {by_step[i]['epe_train']:.3f} |" for i in LOGGED if i in by_step]
     hours = sum(solver.batch_size / record["images_per_s"] for record in records) / 3600
@@ -103,7 +116,10 @@ def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str,
         "experiment": experiment.to_dict() | {"init": init},
         "licence": "MIT",
     }
-    checkpoint = Checkpoint(experiment.how.name, params, without_remat(experiment.model), provenance)
+    model = without_remat(experiment.model)
+    if temperature is not None:
+        model = dataclasses.replace(model, temperature=temperature)
+    checkpoint = Checkpoint(experiment.how.name, params, model, provenance)
     save_checkpoint(folder, checkpoint, dtype="float16")
     text = TEXT.format(
         name=folder.name,
@@ -114,8 +130,13 @@ def ship(workdir: Path, folder: Path, *, hardware: str, about: str, scores: str,
         data=DATA.format(height=data.crop[0], width=data.crop[1], disparity=data.synthetic.max_disparity),
         recipe=RECIPE.format(
             config=f"configs/{config.name}",
+            trained=f"{' and '.join(f'`{name}`' for name in only)} alone is"
+            if only
+            else "everything, the monocular branch too, is",
             origin=origin.words if origin else "random weights",
+            schedule=RATES.get(solver.schedule, solver.schedule),
             rate=solver.base_lr,
+            average=f"; average of the weights with decay {solver.average:g}" if solver.average else "",
             batch=solver.batch_size,
         ),
         steps=step,

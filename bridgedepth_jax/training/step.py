@@ -85,12 +85,15 @@ Step = Callable[[TrainState, Frozen, Batch], tuple[TrainState, dict[str, Array],
 Across = Callable[[str, Array], Array]
 
 
-def make_step(objective: Objective, solver: SolverConfig, mesh: Mesh, *, parameter_norms: bool = False) -> Step:
+def make_step(
+    objective: Objective, solver: SolverConfig, mesh: Mesh, *, parameter_norms: bool = False, shares: bool = False
+) -> Step:
     """`step(state, frozen, batch) -> (state, metrics, shown)`: metrics are scalars, `shown` what the objective shows of the
     rows.
 
     A loss or gradient that is not finite leaves parameters, moments and collections as they were. With `parameter_norms`,
-    metrics also hold the norm of each parameter's gradient before clipping, as `gradient/PATH`.
+    metrics also hold the norm of each parameter's gradient before clipping, as `gradient/PATH`; with `shares`, the share of the
+    squared norm that each `objective.part` has, as `share/PART`.
     """
     update = optimizer.make_optimizer(objective.groups(solver))
     axes = tuple(mesh.axis_names)
@@ -110,15 +113,25 @@ def make_step(objective: Objective, solver: SolverConfig, mesh: Mesh, *, paramet
             state.params, state.collections, frozen, batch, counts, state.step, keys
         )
         norms = flatten(jax.tree.map(jnp.linalg.norm, jax.tree.map(jnp.ravel, gradient))) if parameter_norms else {}
+        parts = _shares(objective.part, gradient) if shares and objective.part else {}
         gradient, norm = optimizer.clip(gradient, solver.grad_clip)
         rate = learning_rate(state.step, solver)
         updates, moments = update.update(gradient, state.moments, state.params, rate=rate)
         good = jnp.isfinite(values["loss"]) & jnp.isfinite(norm)
         state = _advance(state, good, updates, moments, collections, solver.average)
         metrics = values | {"grad_norm": norm, "rate": rate, "bad_in_row": state.bad_in_row, "skipped": state.skipped}
-        return state, metrics | {f"gradient/{name}": value for name, value in norms.items()}, shown
+        metrics |= {f"gradient/{name}": value for name, value in norms.items()}
+        return state, metrics | {f"share/{name}": value for name, value in parts.items()}, shown
 
     return step
+
+
+def _shares(part: Callable[[str], str], gradient: Weights) -> dict[str, Array]:
+    sums: dict[str, Any] = {}
+    for path, leaf in flatten(gradient).items():
+        sums[part(path)] = sums.get(part(path), 0.0) + jnp.sum(jnp.square(leaf.astype(jnp.float32)))
+    whole = jnp.maximum(sum(sums.values()), jnp.finfo(jnp.float32).tiny)
+    return {name: value / whole for name, value in sums.items()}
 
 
 def _keys(names: tuple[str, ...], key: Array) -> dict[str, Array]:

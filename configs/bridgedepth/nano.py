@@ -1,12 +1,11 @@
-"""The default model: small enough to ship with the package, trained from procedural stereo pairs alone.
+"""The published parts, small enough to ship with the package, trained from procedural stereo pairs alone.
 
     python train.py --config configs/nano.py --workdir runs/nano
-    python scripts/ship_default.py runs/nano --hardware "2 CPU cores"
 
 Data: rendered while training, no files (with scikit-image installed some surfaces carry its photographs; of its stereo pair
 none). All weights start at random and are trained, the monocular branch too.
-Hardware, time and scores of the weights that ship: bridgedepth_jax/weights/nano/README.md. A longer run is the same command
-with more steps, --config.solver.max_iter=100000.
+The default model, configs/bridgedepth/nano_sharp.py, has more parts. A longer run is the same command with more steps,
+--config.solver.max_iter=100000.
 """
 
 from ml_collections import ConfigDict

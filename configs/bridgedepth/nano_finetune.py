@@ -1,12 +1,10 @@
-"""The default model, second stage: larger crops and disparities, from the weights of configs/nano.py.
+"""Second stage of the network of configs/nano.py: larger crops and disparities, from its weights.
 
     python train.py --config configs/nano.py --workdir runs/nano
     python train.py --config configs/nano_finetune.py --workdir runs/nano_finetune --init runs/nano
-    python scripts/ship_default.py runs/nano_finetune --hardware "2 CPU cores" --origin "first stage" --origin-init runs/nano
 
 Data: as in the first stage, rendered while training, of another seed. --init also takes weights of a nano of other widths
 and layers: what fits is taken, the rest starts at random.
-Hardware, time and scores of the weights that ship: bridgedepth_jax/weights/nano/README.md.
 """
 
 from ml_collections import ConfigDict

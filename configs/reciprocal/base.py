@@ -3,10 +3,13 @@
 Files take the split as an argument: `--config reciprocal/stereo:eigen`, by default the stereo split of Table 1.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 from bridgedepth_jax.configs import default
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.system import find_system
 
 EPOCHS = 20
 PAIRS = {"stereo": 29_000, "eigen": 22_600}
@@ -28,9 +31,11 @@ def get_config(system: str, split: str) -> ConfigDict:
     return config
 
 
-def small(system: str) -> ConfigDict:
+def small(system: str, variant: str = "") -> ConfigDict:
     """Rendered pairs of 64x128 whose matching pixels look alike: two cores, no files, no truth in training."""
     config = get_config(system, "stereo")
+    if variant:
+        config.model = ConfigDict(dataclasses.asdict(find_system(system).variants[variant]()))
     config.data.train = (("synthetic", 1),)
     config.data.crop = (64, 128)
     config.data.synthetic.update(max_disparity=16.0, clean=True)
@@ -43,11 +48,11 @@ def small(system: str) -> ConfigDict:
 
 
 def small_stereonet(config: ConfigDict) -> None:
-    """Half the widths, and the two levers of spec section 7."""
+    """Half the widths; it starts at no disparity, and its correlation compares channels on their own scales."""
     config.model.update(
         widths=(8, 16, 32, 48, 64, 96), projected=16, estimator=(64, 64, 48, 32, 16), context=(64, 64, 64, 48, 32, 16)
     )
-    config.model.update(zero_predict=True, normalize_features=True)
+    config.model.update(zero_predict=True, normalize_channels=True)
 
 
 def small_singlenet(config: ConfigDict) -> None:

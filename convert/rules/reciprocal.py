@@ -5,7 +5,6 @@ SingleNet's are monodepth2's: `encoder.` and the names in its `encoder.pth`, `de
 
 import dataclasses
 import functools
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from bridgedepth_jax.convert.engine import CONV, NORM, SAME, Rules, convert_state, restore_state, table
-from bridgedepth_jax.convert.pth import read_pth, state_dict, write_pth
-from bridgedepth_jax.store.checkpoint import expected_shapes, flatten
+from bridgedepth_jax.convert.engine import CONV, NORM, SAME, Rules, convert_state, table
+from bridgedepth_jax.convert.pth import read_pth, state_dict
+from bridgedepth_jax.store.checkpoint import expected_shapes
 from bridgedepth_jax.systems.reciprocal.config import VARIANTS, SingleNetConfig, StereoNetConfig
 
+BACKBONE = "encoder.encoder."  # what torchvision's names lack
 CLASSES = 1000  # of ImageNet
 ORDER = """
     encoder depth decoder down up project estimator context conv1 bn1 conv2 bn2 conv3 bn3 conv4 conv5 conv relu downsample
@@ -63,18 +63,10 @@ def read_resnet(path: str, config: SingleNetConfig) -> dict[str, Any]:
     InputError: a file that does not fit the config's ResNet.
     """
     state = state_dict(Path(path), read_pth(path))
-    prefix = "encoder.encoder."
-    state = {f"{prefix}{name}": value for name, value in state.items()}
+    state = {f"{BACKBONE}{name}": value for name, value in state.items()}
     shapes = expected_shapes("singlenet", config)
-    expected = {name: shape for name, shape in shapes.items() if SINGLENET.name(name).startswith(prefix)}
+    expected = {name: shape for name, shape in shapes.items() if SINGLENET.name(name).startswith(BACKBONE)}
     return convert_state(SINGLENET, state, expected, source=path)
-
-
-def write_resnet(path: str | os.PathLike, weights: Mapping[str, Any]) -> None:
-    """The inverse: the ResNet of SingleNet's weights as torchvision's file, without a classifier."""
-    prefix = "encoder.encoder."
-    state = restore_state(SINGLENET, flatten(weights))
-    write_pth(path, {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)})
 
 
 STEREONET = Rules(
@@ -92,6 +84,7 @@ SINGLENET = Rules(
     licence=lambda config: "unknown",
     content=monodepth2,
     files=(("encoder", "encoder.pth"), ("depth", "depth.pth")),
+    backbone=BACKBONE,
     variants={name: functools.partial(SingleNetConfig.named, name) for name in VARIANTS},
     ignored=re.compile(r"^encoder\.(encoder\.fc\.(weight|bias)|height|width|use_stereo)$"),
 )

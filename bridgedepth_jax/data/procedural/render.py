@@ -91,11 +91,11 @@ class Canvas:
         if layer.mask is None:
             right = max(int(np.ceil(max(reach[:2]))), 0), top, min(int(np.floor(min(reach[2:]))) + 1, self.width), bottom
         if left[0] < left[2] and top < bottom:
-            covered = _composite(self.left, left, *_sample_left(layer, left), layer.opacity)
+            covered = composite(self.left, left, *_sample_left(layer, left), layer.opacity)
             if layer.opacity < 1:
                 self.blended[left[1] : left[3], left[0] : left[2]] |= covered
         if right[0] < right[2] and top < bottom:
-            _composite(self.right, right, *_sample_right(layer, right), layer.opacity)
+            composite(self.right, right, *_sample_right(layer, right), layer.opacity)
 
     def visible(self) -> np.ndarray:
         """bool (H, W): the left pixel's match is inside the right image and nothing nearer covers it there."""
@@ -160,7 +160,7 @@ def _sample_right(layer: Layer, box: Box):
         if layer.gloss:
             behind = np.array([[1, 0, -layer.gloss.behind], [0, 1, 0], [0, 0, 1]])
             colour = _reflecting(layer.gloss, colour, layer.gloss.to_texture @ behind @ to_left, box)
-        return colour, None if layer.mask is None else _warp(layer.mask, _to_mask(layer) @ to_left, box), disparity
+        return colour, None if layer.mask is None else warp_level(layer.mask, _to_mask(layer) @ to_left, box), disparity
     disparity, x, y = _solve_relief(layer, box)
     colour = _remap_texture(layer, x, y)
     mask = None
@@ -213,8 +213,8 @@ def _solve_relief(layer: Layer, box: Box):
 
 def _remap_texture(layer: Layer, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     middle = (x[0, 0] + x[-1, -1]) / 2, (y[0, 0] + y[-1, -1]) / 2
-    level = _level(layer.texture, layer.to_texture.tolist(), *map(float, middle))
-    h = (_to_level(level) @ layer.to_texture).astype(np.float32)
+    level = level_at(layer.texture, layer.to_texture.tolist(), *map(float, middle))
+    h = (to_level(level) @ layer.to_texture).astype(np.float32)
     u, v = (h[i, 0] * x + h[i, 1] * y + h[i, 2] for i in range(2))
     if h[2, 0] or h[2, 1]:
         q = 1 / (h[2, 0] * x + h[2, 1] * y + h[2, 2])
@@ -222,7 +222,8 @@ def _remap_texture(layer: Layer, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return cv2.remap(layer.texture[level], u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def _to_level(level: int) -> np.ndarray:
+def to_level(level: int) -> np.ndarray:
+    """Texels of the finest level to those of another."""
     s = 0.5**level
     return np.array([[s, 0, 0.5 * s - 0.5], [0, s, 0.5 * s - 0.5], [0, 0, 1]])
 
@@ -237,7 +238,7 @@ def _density(h: list[list[float]], x, y):
     return (longest * abs(ux * vy - uy * vx)) ** 0.5 + 1e-12
 
 
-def _level(texture: Pyramid, h: list[list[float]], x: float, y: float) -> int:
+def level_at(texture: Pyramid, h: list[list[float]], x: float, y: float) -> int:
     """The pyramid level to sample at a left pixel; added to the texture if missing."""
     return _grown(texture, int(0.5 * math.log2(_density(h, x, y)) + _BLUR))
 
@@ -261,8 +262,8 @@ def warp_texture(texture: Pyramid, h: np.ndarray, box: Box) -> np.ndarray:
     rows = h.tolist()
     swing = abs(rows[2][0]) * (x1 - x0) + abs(rows[2][1]) * (y1 - y0)
     if swing < 0.2 * abs(rows[2][0] * x + rows[2][1] * y + rows[2][2]):
-        level = _level(texture, rows, x, y)
-        return _warp(texture[level], _to_level(level) @ h if level else h, box, cv2.BORDER_REFLECT_101)
+        level = level_at(texture, rows, x, y)
+        return warp_level(texture[level], to_level(level) @ h if level else h, box, cv2.BORDER_REFLECT_101)
     by_rows = abs(rows[2][1]) * (y1 - y0) >= abs(rows[2][0]) * (x1 - x0)
     start, end = (y0, y1) if by_rows else (x0, x1)
     at = np.arange(start, end, _STRIP) + 0.5
@@ -273,18 +274,19 @@ def warp_texture(texture: Pyramid, h: np.ndarray, box: Box) -> np.ndarray:
     parts = []
     for low, high, k in zip(edges, edges[1:], (0, *cuts), strict=False):
         part = (x0, low, x1, high) if by_rows else (low, y0, high, y1)
-        parts.append(_warp(texture[levels[k]], _to_level(int(levels[k])) @ h, part, cv2.BORDER_REFLECT_101))
+        parts.append(warp_level(texture[levels[k]], to_level(int(levels[k])) @ h, part, cv2.BORDER_REFLECT_101))
     return parts[0] if len(parts) == 1 else np.concatenate(parts, 0 if by_rows else 1)
 
 
-def _warp(source: np.ndarray, h: np.ndarray, box: Box, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
+def warp_level(source: np.ndarray, h: np.ndarray, box: Box, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
+    """A box of pixels of an image that `h` maps them into."""
     x0, y0, x1, y1 = box
     h = h.copy()
     h[:, 2] += h[:, 0] * x0 + h[:, 1] * y0
     return cv2.warpPerspective(source, h, (x1 - x0, y1 - y0), flags=_FLAGS, borderMode=border)
 
 
-def _composite(view: View, box: Box, colour: np.ndarray, mask: np.ndarray | None, disparity: np.ndarray, opacity: float):
+def composite(view: View, box: Box, colour: np.ndarray, mask: np.ndarray | None, disparity: np.ndarray, opacity: float):
     """Paints over what is farther; returns bool where. Pixels at least half covered take the new disparity."""
     where = slice(box[1], box[3]), slice(box[0], box[2])
     image, depth = view.image[where], view.disparity[where]

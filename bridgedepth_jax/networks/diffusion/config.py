@@ -100,10 +100,10 @@ class UNetConfig:
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any], source: str) -> Self:
         """Of unet/config.json. InputError, with `source`, for what is not implemented."""
-        _check_class(config, "UNet2DConditionModel", source)
-        widths = _get(config, "block_out_channels", source)
-        down = _get(config, "down_block_types", source)
-        up = _get(config, "up_block_types", source)
+        check_class(config, "UNet2DConditionModel", source)
+        widths = get(config, "block_out_channels", source)
+        down = get(config, "down_block_types", source)
+        up = get(config, "up_block_types", source)
         cross = [{"CrossAttnDownBlock2D": True, "DownBlock2D": False}.get(name) for name in down]
         mirrored = [{"CrossAttnUpBlock2D": True, "UpBlock2D": False}.get(name) for name in reversed(up)]
         if None in cross or mirrored != cross:
@@ -115,11 +115,11 @@ class UNetConfig:
         keys = ("in_channels", "out_channels", "layers_per_block", "cross_attention_dim", "norm_num_groups", "norm_eps")
         optional = ("use_linear_projection", "flip_sin_to_cos", "freq_shift")
         handled = {*keys, *optional, "block_out_channels", "down_block_types", "up_block_types", "attention_head_dim"}
-        _check_rest(config, _UNET_FIXED, handled, source)
-        values = {key: _get(config, key, source) for key in keys}
+        check_rest(config, _UNET_FIXED, handled, source)
+        values = {key: get(config, key, source) for key in keys}
         values["use_linear_projection"] = config.get("use_linear_projection", False)  # the library's default
         values["flip_sin_to_cos"], values["freq_shift"] = config.get("flip_sin_to_cos", True), config.get("freq_shift", 0)
-        return _make(
+        return make(
             cls, source, block_out_channels=tuple(widths), cross_attention=tuple(cross), attention_heads=tuple(heads), **values
         )
 
@@ -176,11 +176,11 @@ class AutoencoderConfig:
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any], source: str) -> Self:
         """Of vae/config.json. InputError, with `source`, for what is not implemented."""
-        _check_class(config, "AutoencoderKL", source)
+        check_class(config, "AutoencoderKL", source)
         keys = ("in_channels", "out_channels", "latent_channels", "layers_per_block", "norm_num_groups")
-        widths = tuple(_get(config, "block_out_channels", source))
+        widths = tuple(get(config, "block_out_channels", source))
         for key, name in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-            if _get(config, key, source) != [name] * len(widths):
+            if get(config, key, source) != [name] * len(widths):
                 raise InputError(f"{source}: {key} {config[key]}, expected {len(widths)} times {name}")
         quant = (config.get("use_quant_conv", True), config.get("use_post_quant_conv", True))
         if quant[0] != quant[1]:
@@ -189,11 +189,11 @@ class AutoencoderConfig:
             )
         more = ("scaling_factor", "shift_factor", "use_quant_conv", "use_post_quant_conv")
         handled = {*keys, *more, "block_out_channels", "down_block_types", "up_block_types"}
-        _check_rest(config, _VAE_FIXED, handled, source)
-        values = {key: _get(config, key, source) for key in keys}
+        check_rest(config, _VAE_FIXED, handled, source)
+        values = {key: get(config, key, source) for key in keys}
         values["shift_factor"], values["quant_conv"] = config.get("shift_factor") or 0.0, quant[0]
         # Files from before the key existed are Stable Diffusion's, whose factor is the library's default.
-        return _make(
+        return make(
             cls, source, block_out_channels=widths, scaling_factor=config.get("scaling_factor", cls.scaling_factor), **values
         )
 
@@ -283,22 +283,22 @@ class ScheduleConfig:
             "clip_sample": "clip_sample",
             "rescale_betas_zero_snr": "zero_snr",
         }
-        if _get(config, "beta_schedule", source) not in fixed["beta_schedule"]:
+        if get(config, "beta_schedule", source) not in fixed["beta_schedule"]:
             raise InputError(f"{source}: beta_schedule {config['beta_schedule']!r}, expected 'scaled_linear'")
         if sampler == "pndm" and not config.get("skip_prk_steps", False):
             raise InputError(f"{source}: skip_prk_steps false, expected true")
-        _check_rest(config, fixed, {*keys, "skip_prk_steps"}, source)
+        check_rest(config, fixed, {*keys, "skip_prk_steps"}, source)
         # The library's own defaults where a file is silent.
         values: dict[str, Any] = {
             "spacing": {"euler": "linspace"}.get(sampler, "leading"),
             "steps_offset": 0,
             "set_alpha_to_one": sampler == "ddim",
             "clip_sample": sampler == "ddim",
-            **{field: _get(config, key, source) for key, field in keys.items() if key in config},
+            **{field: get(config, key, source) for key, field in keys.items() if key in config},
         }
         if sampler != "ddim":
             values["clip_sample"] = False  # such keys of other samplers are left in files and are not read
-        return _make(cls, source, sampler=sampler, **values)
+        return make(cls, source, sampler=sampler, **values)
 
     def to_diffusers(self) -> dict[str, Any]:
         """The scheduler_config.json of this schedule."""
@@ -355,14 +355,14 @@ class FluxConfig:
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any], source: str) -> Self:
         """Of transformer/config.json. InputError, with `source`, for what is not implemented."""
-        _check_class(config, "FluxTransformer2DModel", source)
+        check_class(config, "FluxTransformer2DModel", source)
         keys = [field.name for field in dataclasses.fields(cls) if field.name not in ("dtype", "axes_dims_rope")]
-        _check_rest(config, {"patch_size": (1,), "guidance_embeds": (True,)}, {*keys, "axes_dims_rope"}, source)
-        values = {key: _get(config, key, source) for key in keys}
-        axes = _get(config, "axes_dims_rope", source)
+        check_rest(config, {"patch_size": (1,), "guidance_embeds": (True,)}, {*keys, "axes_dims_rope"}, source)
+        values = {key: get(config, key, source) for key in keys}
+        axes = get(config, "axes_dims_rope", source)
         if not isinstance(axes, list) or not all(isinstance(width, int) for width in axes):
             raise InputError(f"{source}: axes_dims_rope {axes!r:.60}, expected whole numbers")
-        return _make(cls, source, axes_dims_rope=tuple(axes), **values)
+        return make(cls, source, axes_dims_rope=tuple(axes), **values)
 
     def to_diffusers(self) -> dict[str, Any]:
         """The config.json of this network."""
@@ -384,7 +384,7 @@ class FlowConfig:
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any], source: str) -> Self:
         """Of scheduler/scheduler_config.json. InputError, with `source`, for what is not implemented."""
-        _check_class(config, "FlowMatchEulerDiscreteScheduler", source)
+        check_class(config, "FlowMatchEulerDiscreteScheduler", source)
         keys = {
             "base_shift": "base_shift",
             "max_shift": "max_shift",
@@ -402,24 +402,27 @@ class FlowConfig:
             "use_exponential_sigmas": (False,),
             "use_karras_sigmas": (False,),
         }
-        _get(config, "use_dynamic_shifting", source)
-        _check_rest(config, fixed, {*keys, "shift"}, source)  # `shift` has no effect where the shift is dynamic
-        return _make(cls, source, **{name: config[key] for key, name in keys.items() if key in config})
+        get(config, "use_dynamic_shifting", source)
+        check_rest(config, fixed, {*keys, "shift"}, source)  # `shift` has no effect where the shift is dynamic
+        return make(cls, source, **{name: config[key] for key, name in keys.items() if key in config})
 
 
-def _get(config: Mapping[str, Any], key: str, source: str) -> Any:
+def get(config: Mapping[str, Any], key: str, source: str) -> Any:
+    """The value of a key that must be there."""
     if key not in config:
         raise InputError(f"{source}: has no {key}")
     return config[key]
 
 
-def _check_class(config: Mapping[str, Any], name: str, source: str) -> None:
+def check_class(config: Mapping[str, Any], name: str, source: str) -> None:
+    """InputError: a file of another class."""
     found = config.get("_class_name", name)
     if found != name:
         raise InputError(f"{source}: _class_name {found!r}, expected {name!r}")
 
 
-def _check_rest(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]], handled: set[str], source: str) -> None:
+def check_rest(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]], handled: set[str], source: str) -> None:
+    """InputError: a key that is neither `handled` nor without effect, with a value that `fixed` does not have."""
     for key, value in config.items():
         if key.startswith("_") or key in handled or key in _WITHOUT_EFFECT:
             continue
@@ -429,7 +432,8 @@ def _check_rest(config: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]],
             raise InputError(f"{source}: {key} {value!r:.60} is not implemented, expected {fixed[key][0]!r}")
 
 
-def _make(cls: type, source: str, **values: Any) -> Any:
+def make(cls: type, source: str, **values: Any) -> Any:
+    """A config of values from a file. InputError: a value of another type, or that the class refuses."""
     for name, value in values.items():
         kind = {field.name: field.type for field in dataclasses.fields(cls)}[name]
         plain = {int: int, float: (int, float), bool: bool}.get(kind)  # type: ignore[arg-type]

@@ -93,11 +93,46 @@ def crop_edges(x: Any, size: tuple[int, int], factor: int) -> Array:
     return x[:, top : top + size[0], left : left + size[1]]
 
 
+def fill_rows(image: Float[Array, "B H W 3"], mask: Float[Array, "B H W"]) -> Float[Array, "B H W 3"]:
+    """Holes take the next pixel to the right that is none, where there is none that to the left; an empty row becomes 0."""
+    hole, width = mask >= 0.5, mask.shape[-1]
+    column = jax.lax.broadcasted_iota(jnp.int32, mask.shape, mask.ndim - 1)
+    after = jax.lax.cummin(jnp.where(hole, width, column), axis=mask.ndim - 1, reverse=True)
+    before = jax.lax.cummax(jnp.where(hole, -1, column), axis=mask.ndim - 1)
+    source = jnp.where(after < width, after, before)
+    filled = jnp.take_along_axis(image, jnp.maximum(source, 0)[..., None], axis=-2)
+    return jnp.where((source >= 0)[..., None], filled, 0)
+
+
+class Basis(NamedTuple):
+    """What a network draws: the image, or with `gain` > 0 that many times its difference from the one with filled rows.
+
+    A small network need not draw what is known, then; the known part enters as the condition and is added to what it draws.
+    """
+
+    gain: float = 0.0
+
+    def known(self, image: Float[Array, "B H W 3"], mask: Float[Array, "B H W"]) -> Float[Array, "B H W 3"]:
+        """The image without its holes: 0 in them, or filled along rows."""
+        return fill_rows(image, mask) if self.gain else image * (mask < 0.5)[..., None]
+
+    def unknown(self, image: Float[Array, "B H W 3"], known: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+        """What is drawn for a whole image."""
+        return (image - known) * self.gain if self.gain else image
+
+    def whole(self, drawn: Float[Array, "B H W 3"], known: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+        """Inverse of `unknown`."""
+        return known + drawn / self.gain if self.gain else drawn
+
+
+IMAGE = Basis()  # as published
+
+
 def masked_condition(
-    codec: Codec, params: Any, image: Float[Array, "B H W 3"], mask: Float[Array, "B H W"]
+    codec: Codec, params: Any, known: Float[Array, "B H W 3"], mask: Float[Array, "B H W"]
 ) -> Float[Array, "B h w MZ"]:
-    """What the network is told: the mask, and the latent of the image without its holes."""
-    return jnp.concatenate([codec.shrink(mask), codec.encode(params, image * (mask < 0.5)[..., None])], axis=-1)
+    """What the network is told: the mask, and the latent of what is known (`Basis.known`)."""
+    return jnp.concatenate([codec.shrink(mask), codec.encode(params, known)], axis=-1)
 
 
 def to_uint8(x: Float[Array, "*S"]) -> UInt8[Array, "*S"]:
@@ -106,7 +141,7 @@ def to_uint8(x: Float[Array, "*S"]) -> UInt8[Array, "*S"]:
 
 
 def make_inpainter(
-    unet: UNetConfig, codec: Codec, config: ScheduleConfig, steps: int, **options: Any
+    unet: UNetConfig, codec: Codec, config: ScheduleConfig, steps: int, *, basis: Basis = IMAGE, **options: Any
 ) -> Callable[..., Inpainted]:
     """f(params, image, mask, context, start) -> Inpainted, for images of any size.
 
@@ -129,9 +164,10 @@ def make_inpainter(
 
     def inpaint(params: Any, image: Array, mask: Array, context: Array, start: Array) -> Inpainted:
         padded, holes = pad_edges(image, codec.factor), pad_edges(mask, codec.factor)
-        condition = masked_condition(codec, params.get("vae"), padded, holes)
+        known = basis.known(padded, holes)
+        condition = masked_condition(codec, params.get("vae"), known, holes)
         latent = walk(params["unet"], start, condition, context)
-        decoded = jnp.clip(codec.decode(params.get("vae"), latent), -1, 1)
+        decoded = jnp.clip(basis.whole(codec.decode(params.get("vae"), latent), known), -1, 1)
         decoded = crop_edges(decoded, (image.shape[1], image.shape[2]), codec.factor)
         blended = jnp.where((mask >= 0.5)[..., None], decoded, image)
         return Inpainted(latent, decoded, blended, to_uint8(blended))

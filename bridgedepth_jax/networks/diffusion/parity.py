@@ -19,7 +19,7 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.diffusion import schedule
 from bridgedepth_jax.networks.diffusion.autoencoder import AutoencoderKL, Gaussian, decode_tiled, encode_tiled
 from bridgedepth_jax.networks.diffusion.config import AutoencoderConfig, ScheduleConfig, UNetConfig
-from bridgedepth_jax.networks.diffusion.inpainting import autoencoder_codec, make_inpainter, masked_condition
+from bridgedepth_jax.networks.diffusion.inpainting import IMAGE, autoencoder_codec, make_inpainter, masked_condition
 from bridgedepth_jax.networks.diffusion.text import empty_prompt
 from bridgedepth_jax.networks.diffusion.unet import UNet2DConditionModel, time_features
 from bridgedepth_jax.parity import Row, load_synth, relative
@@ -212,7 +212,8 @@ def check_inpainting(case: str, nets: Networks, golden: dict[str, np.ndarray]) -
     config = ScheduleConfig()
     table = nets.table
 
-    condition = masked_condition(codec, nets.vae_params, arrays["warped"], arrays["mask"])
+    known = IMAGE.known(arrays["warped"], arrays["mask"])
+    condition = masked_condition(codec, nets.vae_params, known, arrays["mask"])
     latent = codec.encode(nets.vae_params, arrays["right"])
     t = jnp.asarray(golden["timestep"])
     network_input = jnp.concatenate([schedule.add_noise(latent, arrays["noise"], t, table), condition], axis=-1)

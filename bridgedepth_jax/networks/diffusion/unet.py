@@ -31,15 +31,16 @@ def time_features(
 
 
 class TimestepEmbedding(nn.Module):
-    """Two linear layers with a silu between."""
+    """Two linear layers with a silu between; the second gives `out` channels, by default as many as the first."""
 
     features: int
     dtype: Any = jnp.float32
+    out: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T"]) -> Float[Array, "B T4"]:
         x = nn.silu(Linear(self.features, dtype=self.dtype, name="linear_1")(x))
-        return Linear(self.features, dtype=self.dtype, name="linear_2")(x)
+        return Linear(self.out or self.features, dtype=self.dtype, name="linear_2")(x)
 
 
 class UNet2DConditionModel(nn.Module):

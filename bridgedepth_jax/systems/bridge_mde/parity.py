@@ -33,7 +33,7 @@ from bridgedepth_jax.networks.diffusion.autoencoder import AutoencoderKL, Gaussi
 from bridgedepth_jax.networks.diffusion.config import AutoencoderConfig, FlowConfig, FluxConfig
 from bridgedepth_jax.networks.scale_head import ScaleHead, metric_depth
 from bridgedepth_jax.ops.image import normalize
-from bridgedepth_jax.ops.resize import resize_aligned, resize_bilinear
+from bridgedepth_jax.ops.resize import resize_bilinear, resize_map
 from bridgedepth_jax.parity import Row, load_synth
 from bridgedepth_jax.store.checkpoint import flatten, unflatten
 from bridgedepth_jax.systems.bridge_mde import fusion, losses
@@ -229,7 +229,7 @@ def check_evaluation(case: Case) -> Iterator[Row]:
             continue
         answers = {}
         for i, (path, pairs) in enumerate(expected["annotations"].items()):
-            prediction = resize_aligned(golden[f"{name}.{i}"].astype(case.dtype), *expected["image_sizes"][path])
+            prediction = resize_map(golden[f"{name}.{i}"].astype(case.dtype), *expected["image_sizes"][path])
             answers[path] = mono.ordered(prediction, pairs, path)
         found = mono.accuracies(answers)
         for scene, percent in expected["accuracy_percent"].items():

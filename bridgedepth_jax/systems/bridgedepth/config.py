@@ -77,8 +77,9 @@ class SGMConfig:
     """Classical evidence (`sgm.py`), which no published variant has: semi-global matching as further candidates."""
 
     candidates: int = 0  # beside the network's own; 0: none of it
+    columns: int = 4  # pixels of a matched cell, which has 4 rows; 2: twice as fine where it matters, along the rows
     dropped: float = 0.1  # share of the training samples that do without
-    radius: int = 2  # of the census window, 1/4 pixels
+    radius: int = 2  # of the census window, cells
     threshold: float = 1.0  # grey levels below which two pixels count as equal
     small_step: float = 0.5  # price of a change by one level; a cost is within 0..2
     large_step: float = 2.0  # of any larger one
@@ -86,6 +87,8 @@ class SGMConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.candidates <= 4:
             raise ValueError(f"sgm.candidates {self.candidates} is not within 0..4")
+        if self.columns not in (2, 4):
+            raise ValueError(f"sgm.columns {self.columns}, expected 2 or 4")
         if not 0 <= self.dropped < 1:
             raise ValueError(f"sgm.dropped {self.dropped} is not within 0..1")
 
@@ -101,7 +104,8 @@ class ModelConfig:
     sgm: SGMConfig = SGMConfig()
     bounded_prior: bool = False  # monocular features and states normalised over channels wherever stereo tokens meet them
     upsampling: int = 0  # width of the convex upsampling of the refined disparity (`upsampling.py`); 0: values per cell alone
-    learned_confidence: bool = False  # with it: a pixel's probability to be within 2 px, instead of the candidates'
+    fusion: int = 0  # width of the last choice between the network's and the classical disparities (`fusion.py`); 0: none
+    learned_confidence: bool = False  # with upsampling: a pixel's probability to be within 2 px, not the candidates'
     temperature: float = 1.0  # of the confidence: its logits are divided by it
     recurrent_loss_gamma: float = 0.8
     recurrent_loss_weight: float = 1.0
@@ -115,6 +119,9 @@ class ModelConfig:
                 raise ValueError(f"model.{name} {getattr(self, name)!r}, expected one of {list(get_args(kind))}")
         if self.learned_confidence and not self.upsampling:
             raise ValueError("model.learned_confidence is part of the upsampling: expected model.upsampling above 0")
+        if self.fusion and not (self.upsampling and self.sgm.candidates):
+            raise ValueError("model.fusion chooses between upsampled and classical disparities: expected model.upsampling and"
+                             " model.sgm.candidates above 0")  # fmt: skip
         if not self.temperature > 0:
             raise ValueError(f"model.temperature {self.temperature}, expected more than 0")
 
@@ -129,7 +136,7 @@ class ModelConfig:
 
     @classmethod
     def nano(cls) -> Self:
-        """The default model, 1.7 M parameters: the same parts, narrow, two layers each, and a ViT of its own."""
+        """The published parts in 1.7 M parameters: narrow, two layers each, and a ViT of its own."""
         mono = MonoConfig("nano", 96, 4, 3, (0, 1, 2, 3), pos_grid=16, features=32, out_channels=(24, 32, 48, 64))
         backbone = BackboneConfig("resnet", out_channels=64, dims=(32, 48, 64), depths=(1, 1, 2))
         dpn = ProposalConfig(max_disp=256, context_dim=32, seed_dim=32, lookup_dim=48)
@@ -138,6 +145,13 @@ class ModelConfig:
         )
         nmp = NMPConfig(**stages, concat_dim=64, concat_hidden=64, correlation_dim=64, correlation_groups=16)
         return cls(mono, backbone, dpn, nmp, recurrent_loss_weight=0.3)
+
+    @classmethod
+    def nano_sharp(cls) -> Self:
+        """The default model, 1.8 M parameters: nano with what no published variant has."""
+        return cls.nano().replace(
+            bounded_prior=True, upsampling=64, fusion=64, learned_confidence=True, sgm=SGMConfig(candidates=1, columns=2)
+        )
 
     @classmethod
     def size(cls, encoder: str, vit: str, *, drop_path: float = 0.0) -> Self:

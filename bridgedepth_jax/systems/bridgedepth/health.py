@@ -38,10 +38,12 @@ GROUPS = {  # of parameters, by the beginning of their path
     "align_0": "align_0/",
     "align_1": "align_1/",
     "upsampling": "upsampling/",
+    "last choice": "fusion/",
     "heads": "",
 }
+OPTIONAL = ("classical", "upsampling", "last choice")
 # Units that a relu follows; those that never are positive are dead.
-BEFORE_RELU = re.compile(r"(head|mask|certainty|mono_output)/layers_[01]$|mlp_[02]$|proj_0$|conv1$|guide_[02]$")
+BEFORE_RELU = re.compile(r"(head|mask|certainty|choice|mono_output)/layers_[01]$|mlp_[02]$|proj_0$|conv1$|guide_[02]$")
 
 
 class Size(NamedTuple):
@@ -59,8 +61,9 @@ class Effect(NamedTuple):
 
     part: str
     change: float  # mean absolute change of the disparity, pixels
-    epe: float  # of what is left, pixels
-    bad2: float  # per cent
+    epe: float  # of what is left, pixels, mean over pairs
+    bad2: float  # per cent, mean over pairs
+    worse: tuple[float, float]  # by how much bad-2 is worse than the whole network's: 95 % interval over pairs, per cent
 
 
 class Bin(NamedTuple):
@@ -179,8 +182,14 @@ def parts(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, tuple[Mod
     if config.dpn.num_proposals > 1:
         found["second candidate"] = (config.replace(dpn=dataclasses.replace(config.dpn, num_proposals=1)), params)
     if config.sgm.candidates:
-        rest = {path: value for path, value in flat.items() if not path.startswith("classical/")}
-        found["classical evidence"] = (config.replace(sgm=SGMConfig()), unflatten(rest))
+        rest = {path: value for path, value in flat.items() if not path.startswith(("classical/", "fusion/"))}
+        # The learned confidence goes with the last choice that it speaks of.
+        less = config.replace(sgm=SGMConfig(), fusion=0, learned_confidence=config.learned_confidence and not config.fusion)
+        found["classical evidence"] = (less, unflatten(rest))
+    if config.fusion:
+        rest = {path: value for path, value in flat.items() if not path.startswith("fusion/")}
+        found["last choice"] = (config.replace(fusion=0, learned_confidence=False), unflatten(rest))
+        found["what the last choice learnt"] = without(r"fusion/choice/layers_1/")
     if config.upsampling:
         found["image in the upsampling"] = without(r"upsampling/guide_2/")
     return found
@@ -214,18 +223,37 @@ def effects(config: ModelConfig, params: Mapping[str, Any], pairs: Pairs) -> lis
 
 
 def _effect(part: str, disparity: np.ndarray, whole: np.ndarray, pairs: Pairs) -> Effect:
-    error = np.abs(disparity - pairs.disparity)[pairs.valid]
-    return Effect(part, float(np.abs(disparity - whole).mean()), float(error.mean()), 100 * float((error > WRONG).mean()))
+    found, before = pair_errors(disparity, pairs), pair_errors(whole, pairs)
+    epe, bad2 = found.mean(0).tolist()
+    return Effect(part, float(np.abs(disparity - whole).mean()), epe, bad2, interval(found[:, 1] - before[:, 1]))
+
+
+def pair_errors(disparity: np.ndarray, pairs: Pairs) -> Float[np.ndarray, "B 2"]:
+    """EPE (px) and bad-2 (%) of each pair."""
+    error = np.abs(disparity - pairs.disparity)
+    rows = [(e[v].mean(), 100 * (e[v] > WRONG).mean()) for e, v in zip(error, pairs.valid, strict=True)]
+    return np.array(rows, np.float64)
+
+
+def interval(values: np.ndarray, draws: int = 2000) -> tuple[float, float]:
+    """95 % interval of the mean, bootstrapped."""
+    picks = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
+    low, high = np.percentile(values[picks].mean(1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def part_of(path: str) -> str:
+    """The first of GROUPS that a parameter's path fits."""
+    return next(name for name, beginning in GROUPS.items() if path.startswith(beginning))
 
 
 def shares(gradient: Mapping[str, Any]) -> dict[str, float]:
     """Of the squared norm of a gradient, by GROUPS; a parameter belongs to the first that fits."""
     sums = dict.fromkeys(GROUPS, 0.0)
     for path, value in flatten(gradient).items():
-        group = next(name for name, beginning in GROUPS.items() if path.startswith(beginning))
-        sums[group] += float(np.sum(np.square(np.asarray(value, np.float64))))
+        sums[part_of(path)] += float(np.sum(np.square(np.asarray(value, np.float64))))
     whole = sum(sums.values())
-    return {name: value / whole for name, value in sums.items() if value or name != "classical"} if whole else sums
+    return {name: value / whole for name, value in sums.items() if value or name not in OPTIONAL} if whole else sums
 
 
 def reliability(

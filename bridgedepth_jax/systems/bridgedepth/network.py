@@ -23,6 +23,7 @@ from bridgedepth_jax.ops.image import normalize, padding
 from bridgedepth_jax.ops.resize import resize_antialiased
 from bridgedepth_jax.systems.bridgedepth.alignment import Alignment
 from bridgedepth_jax.systems.bridgedepth.config import MINIMUM, MULTIPLE, ModelConfig
+from bridgedepth_jax.systems.bridgedepth.fusion import TOGETHER, Fusion, choose
 from bridgedepth_jax.systems.bridgedepth.hypotheses import StereoEncoder
 from bridgedepth_jax.systems.bridgedepth.propagation import FOURIER_LEVELS
 from bridgedepth_jax.systems.bridgedepth.sgm import ClassicalEvidence
@@ -44,11 +45,14 @@ class StereoOutput:
     prob: Float[Array, "B h w D"]  # of the disparity levels
     mono: Float[Array, "K B H W"] | None  # training only: the monocular state read out as relative disparity
     certainty: Float[Array, "B H W"] | None = None  # logit of being within 2 px, where the network learns it
+    fused: Float[Array, "B H W"] | None = None  # pixels, chosen among `choices`, where there is a last choice (`fusion.py`)
+    choices: Float[Array, "B H W K"] | None = None  # pixels
+    choice_logits: Float[Array, "B H W K"] | None = None
 
     @property
     def disparity(self) -> Float[Array, "B H W"]:
         """Disparity of the left image in pixels: the match of (y, x) is (y, x - d)."""
-        return self.disparities[-1]
+        return self.disparities[-1] if self.fused is None else self.fused
 
     @property
     def confidence(self) -> Float[Array, "B H W"]:
@@ -117,7 +121,7 @@ class BridgeDepth(nn.Module):
         classical = None
         if c.sgm.candidates:
             classical = ClassicalEvidence(c, dtype, name="classical")
-            found, keep = classical(left, right, train=train)
+            found, cost, keep = classical(left, right, train=train)
             fixed, told = classical.join(fixed, found, keep)
 
         tokens, pos = encoder.embed(fixed, level8, FOURIER_LEVELS)
@@ -146,9 +150,14 @@ class BridgeDepth(nn.Module):
         update = Head((n.dim, n.dim, 1 if c.upsampling else FINE**2), dtype=dtype, name="refine_head")(stereo)
         fine, certainty = nn.relu(estimate[None, ..., None] + update.astype(delicate)), None
         if c.upsampling:
-            upsample = ConvexUpsampling(c.upsampling, c.learned_confidence, dtype, name="upsampling")
+            upsample = ConvexUpsampling(c.upsampling, c.learned_confidence and not c.fusion, dtype, name="upsampling")
             fine, certainty = upsample(fine[..., 0, 0], stereo[..., 0, :], left)
             fine = fine[..., None, :]
+        choices = choice_logits = fused = None
+        if c.fusion:
+            fuse = Fusion(c.fusion, c.sgm, c.learned_confidence, dtype, name="fusion")
+            choices, choice_logits, certainty = fuse(fine[-1, ..., 0, :], stereo[-1, ..., 0, :], left, found, cost, keep)
+            fused = choose(choices, choice_logits, TOGETHER) * FINE
         disparities = unshuffle(fine, FINE)[..., 0] * FINE
 
         mono_output = Head((n.dim, n.dim, COARSE**2), dtype=dtype, name="mono_output")
@@ -157,8 +166,12 @@ class BridgeDepth(nn.Module):
             mono = mono_output(jnp.stack(monos + refined_monos)).astype(delicate)
             mono = unshuffle(nn.relu(mono)[..., None, :], COARSE)[..., 0]
         height, width = crop
+        pixels = lambda x: unshuffle(x, FINE)[:, -height:, :width]
         if certainty is not None:
-            certainty = unshuffle(certainty[..., None, :] / c.temperature, FINE)[:, -height:, :width, 0]
+            certainty = pixels(certainty[..., None, :] / c.temperature)[..., 0]
+        if choices is not None and choice_logits is not None and fused is not None:
+            fused = pixels(fused[..., None, :])[..., 0]
+            choices, choice_logits = (pixels(jnp.swapaxes(x, -1, -2)) for x in (choices * FINE, choice_logits))
         return StereoOutput(
             disparities=disparities[:, :, -height:, :width],
             coarse_disparities=COARSE * coarse,
@@ -167,6 +180,9 @@ class BridgeDepth(nn.Module):
             prob=prob,
             mono=mono,
             certainty=certainty,
+            fused=fused,
+            choices=choices,
+            choice_logits=choice_logits,
         )
 
     def _monocular_state(self, left: Array, dtype: Any, *, train_mono: bool) -> Float[Array, "B h w C"]:

@@ -132,12 +132,15 @@ def check_mono(case: str, weights: Weights, golden: Any, *, float64: bool) -> It
             yield Row(case, f"{key}, of RMS", relative(value, golden[key]), FEATURES)
 
 
-def train_experiment(case: str, reference: Mapping[str, Any], model: ModelConfig, *, batch_size: int) -> Experiment:
+def train_experiment(
+    case: str, reference: Mapping[str, Any], model: ModelConfig, *, batch_size: int, parts: int = 1
+) -> Experiment:
     """The experiment of a training golden: the defaults, its `max_iter`, and its `opts` of the original's config.
 
+    In how many `parts` the batch goes through is ours: the original knows no such option.
     Options of data, checkpoints and tests do not touch a step on a batch that is given. Raises InputError for an unknown one.
     """
-    sections: dict[str, dict[str, Any]] = {"solver": {"max_iter": reference["max_iter"]}, "task": {}}
+    sections: dict[str, dict[str, Any]] = {"solver": {"max_iter": reference["max_iter"], "accumulate": parts}, "task": {}}
     try:
         model, values = apply_options(reference["opts"], model)
         for place, value in values.items():
@@ -149,11 +152,14 @@ def train_experiment(case: str, reference: Mapping[str, Any], model: ModelConfig
         raise InputError(f"{case}: {error}") from error
 
 
-def check_train(case: str, weights: Weights, golden: Any, *, float64: bool) -> Iterator[Row]:
-    """Losses of the first step; in float64 also the gradient norm of every parameter and the total loss of four steps."""
+def check_train(case: str, weights: Weights, golden: Any, *, float64: bool, parts: int = 1) -> Iterator[Row]:
+    """Losses of the first step; in float64 also the gradient norm of every parameter and the total loss of four steps.
+
+    In `parts` the step has to give the same with less memory.
+    """
     reference = golden["json"]
     expected = reference["float64"] if float64 else reference
-    experiment = train_experiment(case, reference, weights.config, batch_size=len(golden["left"]))
+    experiment = train_experiment(case, reference, weights.config, batch_size=len(golden["left"]), parts=parts)
     objective = experiment.objective()
     mesh = make_mesh(1, jax.devices()[:1])
     state, fixed = experiment.begin(objective, weights.params)

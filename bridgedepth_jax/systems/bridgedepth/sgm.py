@@ -4,38 +4,51 @@ Hirschmueller, "Stereo Processing by Semiglobal Matching and Mutual Information"
 the matching cost and four paths. All of it is `lax.scan`, matrix products and gathers: it lives inside the compiled graph and
 is exported with it. It has no parameters and no gradient. An addition of this project: no published weights use it.
 
-Letters: B batch, Y X full size, H W map at 1/4 (h w at 1/8), D disparity levels, N candidates, P neighbours of a pixel.
+A matched cell has 4 rows and `SGMConfig.columns` columns of pixels: disparity lies along the rows, so that is where a finer
+grid pays (4 x 2 finds what 2 x 2 does, for half the time).
+
+Letters: B batch, Y X full size, H 1/4 of the rows, V cells of a row (W at 1/4 of the columns; h w at 1/8), D disparity levels,
+N candidates, P neighbours of a cell.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from bridgedepth_jax.layers import Linear, normal_002
 from bridgedepth_jax.ops.correlation import correlation_volume
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
 
 GREY = (0.299, 0.587, 0.114)
+ROWS = 4  # pixels of a cell
+STEPS = 2**16  # in which costs are told apart, of 1
 
 
 class Evidence(NamedTuple):
-    """What the classical matcher says of the left image, at 1/4."""
+    """What the classical matcher says of the left image, cell by cell."""
 
-    disparity: Float[Array, "B H W"]  # 1/4 pixels
-    consistent: Float[Array, "B H W"]  # 1 where left and right agree to one level, else 0
-    margin: Float[Array, "B H W"]  # 0..1, how much dearer the best other level is
+    disparity: Float[Array, "B H V"]  # 1/4 pixels
+    consistent: Float[Array, "B H V"]  # 1 where left and right agree to one level, else 0
+    margin: Float[Array, "B H V"]  # 0..1, how much dearer the best other level is
 
 
-def evidence(left: Float[Array, "B Y X 3"], right: Float[Array, "B Y X 3"], config: SGMConfig, levels: int) -> Evidence:
-    """Matches two RGB images in 0..255 over disparities below `levels` quarter pixels. No gradient passes."""
-    signs = [census(lax.stop_gradient(_grey_quarter(image)), config.radius, config.threshold) for image in (left, right)]
+def evidence(
+    left: Float[Array, "B Y X 3"], right: Float[Array, "B Y X 3"], config: SGMConfig, search: int
+) -> tuple[Evidence, Float[Array, "B H V D"]]:
+    """Matches two RGB images in 0..255 over disparities below `search` pixels; also the aggregated cost of every level, each
+    of `config.columns` pixels. No gradient passes."""
+    grey = (_grey(lax.stop_gradient(image), config.columns) for image in (left, right))
+    signs = [census(image, config.radius, config.threshold) for image in grey]
     # Mean product of signs: 1 for equal neighbourhoods, -1 for opposite ones; what is out of the right image counts as 0.
-    cost = 1 - correlation_volume(signs[0], signs[1], 1, levels)[..., 0]
-    return winner(aggregate(cost, config.small_step, config.large_step))
+    cost = 1 - correlation_volume(signs[0], signs[1], 1, search // config.columns)[..., 0]
+    total = aggregate(cost, config.small_step, config.large_step)
+    found = winner(total)
+    return found._replace(disparity=found.disparity * (config.columns / ROWS)), total
 
 
 def census(grey: Float[Array, "B H W"], radius: int, threshold: float) -> Float[Array, "B H W P"]:
@@ -48,65 +61,92 @@ def census(grey: Float[Array, "B H W"], radius: int, threshold: float) -> Float[
     return jnp.where(jnp.abs(difference) > threshold, jnp.sign(difference), 0)
 
 
-def aggregate(cost: Float[Array, "B H W D"], small_step: float, large_step: float) -> Float[Array, "B H W D"]:
-    """Mean over four paths (from the left, right, top and bottom) of the cheapest way to each pixel and level.
+def aggregate(cost: Float[Array, "B H V D"], small_step: float, large_step: float) -> Float[Array, "B H V D"]:
+    """Mean over four paths (from the left, right, top and bottom) of the cheapest way to each cell and level.
 
     A path pays `small_step` for a change by one level and `large_step` for any larger one.
     """
-    total = jnp.zeros_like(cost)
-    for axis in (1, 2):
-        forth = jnp.moveaxis(cost, axis, 0)
-        both = _paths(jnp.concatenate([forth, forth[::-1]], 1), small_step, large_step)  # both ways in one scan
-        there, back = jnp.split(both, 2, 1)
-        total = total + jnp.moveaxis(there + back[::-1], 0, axis)
-    return total / 4
 
-
-def _paths(cost: Float[Array, "T B S D"], small_step: float, large_step: float) -> Float[Array, "T B S D"]:
-    def step(before: Array, cost: Array) -> tuple[Array, Array]:
+    def step(before: Array, here: tuple[Array, Array]) -> tuple[Array, Array]:
+        cost, so_far = here
         least = jnp.min(before, -1, keepdims=True)
         beside = jnp.pad(before, ((0, 0), (0, 0), (1, 1)), constant_values=jnp.inf)
         change = jnp.minimum(beside[..., :-2], beside[..., 2:]) + small_step
         after = cost + jnp.minimum(jnp.minimum(before, change), least + large_step) - least
-        return after, after
+        return after, so_far + after
 
-    return lax.scan(step, jnp.zeros_like(cost[0]), cost)[1]
+    total = jnp.zeros_like(cost)
+    for axis in (1, 2):
+        rows = jnp.moveaxis(cost, axis, 0)
+        both = jnp.zeros_like(rows)
+        for reverse in (False, True):
+            both = lax.scan(step, jnp.zeros_like(rows[0]), (rows, both), reverse=reverse)[1]
+        total = total + jnp.moveaxis(both, 0, axis)
+    return total / 4
 
 
-def winner(total: Float[Array, "B H W D"]) -> Evidence:
+def winner(total: Float[Array, "B H V D"]) -> Evidence:
     """The cheapest level with a parabola's fraction, the check from right to left, and the margin to the next best."""
-    b, height, width, levels = total.shape
-    best = jnp.argmin(total, -1)
+    width, levels = total.shape[2:]
+    rank = ranked(total)
+    best = jnp.min(rank, -1) % levels
     at = lambda index: jnp.take_along_axis(total, jnp.clip(index, 0, levels - 1)[..., None], -1)[..., 0]
     least, before, after = at(best), at(best - 1), at(best + 1)
     curve = before - 2 * least + after
     inner = (best > 0) & (best < levels - 1) & (curve > 1e-6)
     fraction = jnp.where(inner, 0.5 * (before - after) / jnp.where(inner, curve, 1), 0)
 
-    level = jnp.arange(levels)
-    column = jnp.arange(width)[:, None] + level[None]  # of the left pixel that meets a right one at a level
-    flat = (jnp.minimum(column, width - 1) * levels + level[None]).reshape(1, 1, -1)
-    seen = jnp.take_along_axis(total.reshape(b, height, -1), flat, -1).reshape(total.shape)
-    from_right = jnp.argmin(jnp.where((column < width)[None, None], seen, jnp.inf), -1)
+    from_right = jnp.min(seen_from_right(rank), -1) % levels
     match = jnp.arange(width)[None, None] - best
     returned = jnp.take_along_axis(from_right, jnp.maximum(match, 0), -1)
     consistent = (match >= 0) & (jnp.abs(returned - best) <= 1)
 
-    other = jnp.min(jnp.where(jnp.abs(level.reshape(1, 1, 1, -1) - best[..., None]) > 1, total, jnp.inf), -1)
+    level = jnp.arange(levels).reshape(1, 1, 1, -1)
+    other = jnp.min(jnp.where(jnp.abs(level - best[..., None]) > 1, total, jnp.inf), -1)
     margin = jnp.where(jnp.isfinite(other), 1 - least / jnp.maximum(other, 1e-6), 1)
     return Evidence(best + fraction, consistent.astype(total.dtype), jnp.clip(margin, 0, 1))
 
 
-def hypotheses(found: Evidence, count: int) -> tuple[Float[Array, "B h w N"], Float[Array, "B h w N 5"]]:
-    """Of each 2x2 block `count` of its disparities, in 1/8 pixels, spread over their order, and their `features`.
+def ranked(total: Float[Array, "B H V D"]) -> Int[Array, "B H V D"]:
+    """Whole numbers in the order of the costs, levels in their order where costs are equal; modulo D they are the levels.
+
+    Their minimum is an `argmin`, which XLA's CPU compiler does one number at a time. Costs below 2^31 / (D STEPS) fit.
+    """
+    levels = total.shape[-1]
+    return jnp.round(total * STEPS).astype(jnp.int32) * levels + jnp.arange(levels, dtype=jnp.int32).reshape(1, 1, 1, -1)
+
+
+def seen_from_right(x: Int[Array, "B H V D"]) -> Int[Array, "B H V D"]:
+    """The levels of a cell of the right image, whose match at level d is d cells to its right; huge beyond the left image.
+
+    A shear: row d of a level-first plane moves d cells left, which is another length of its rows, without any gather.
+    """
+    b, height, width, levels = x.shape
+    planes = jnp.moveaxis(x, 3, 2)
+    flat = jnp.pad(planes.reshape(b, height, -1), ((0, 0), (0, 0), (0, levels)))
+    sheared = flat.reshape(b, height, levels, width + 1)[..., :width]
+    inside = jnp.arange(width)[None] + jnp.arange(levels)[:, None] < width
+    return jnp.moveaxis(jnp.where(inside[None, None], sheared, jnp.iinfo(x.dtype).max), 2, 3)
+
+
+def hypotheses(found: Evidence, count: int, columns: int) -> tuple[Float[Array, "B h w N"], Float[Array, "B h w N 5"]]:
+    """Of the cells of 8 x 8 pixels `count` of their disparities, in 1/8 pixels, spread over their order, and their `features`.
 
     One: the lower median. Two: the smallest and the largest, one for each side of an edge.
     """
-    ranks = {1: (1,), 2: (0, 3), 3: (0, 1, 3), 4: (0, 1, 2, 3)}[count]
-    disparity, consistent, margin = (_blocks(value) for value in found)
-    chosen = jnp.argsort(disparity, -1)[..., list(ranks)]
+    disparity, consistent, margin = (_blocks(value, 2, 2 * ROWS // columns) for value in found)
+    last = disparity.shape[-1] - 1
+    ranks = [last // 2] if count == 1 else np.linspace(0, last, count).astype(int).tolist()
+    chosen = jnp.argsort(disparity, -1)[..., ranks]
     disparity, consistent, margin = (jnp.take_along_axis(value, chosen, -1) for value in (disparity, consistent, margin))
     return disparity / 2, features(jnp.zeros_like(disparity), consistent, margin)
+
+
+def squares(found: Evidence, columns: int) -> Evidence:
+    """At 1/4: of the cells of 4 x 4 pixels the one that left and right agree on, of the larger margin; (B, H, W) each."""
+    cells = Evidence(*(_blocks(value, 1, ROWS // columns) for value in found))
+    best = jnp.argmax(cells.consistent + cells.margin / 2, -1, keepdims=True)
+    return Evidence(*(jnp.take_along_axis(value, best, -1)[..., 0] for value in cells))
 
 
 class ClassicalEvidence(nn.Module):
@@ -121,23 +161,23 @@ class ClassicalEvidence(nn.Module):
 
     def __call__(
         self, left: Float[Array, "B Y X 3"], right: Float[Array, "B Y X 3"], *, train: bool
-    ) -> tuple[Evidence, Float[Array, "B 1 1 1"]]:
-        """Evidence at 1/4, and 1 for each sample that may use it, else 0."""
+    ) -> tuple[Evidence, Float[Array, "B H V D"], Float[Array, "B 1 1 1"]]:
+        """Evidence, the cost of every level, and 1 for each sample that may use them, else 0."""
         sgm = self.config.sgm
-        found = evidence(left, right, sgm, self.config.dpn.max_disp // 4)
+        found, cost = evidence(left, right, sgm, self.config.dpn.max_disp)
         for name, value in found._asdict().items():
             self.sow("taps", f"sgm_{name}", value)
         keep = jnp.ones(len(left), left.dtype)
         if train and sgm.dropped:
             keep = _kept(self, 1 - sgm.dropped, len(left)).astype(left.dtype)
-        return found, keep.reshape(-1, 1, 1, 1)
+        return found, cost, keep.reshape(-1, 1, 1, 1)
 
     def join(
         self, proposals: Float[Array, "B h w N"], found: Evidence, keep: Float[Array, "B 1 1 1"]
     ) -> tuple[Float[Array, "B h w N2"], Float[Array, "B h w N2 C"]]:
         """Proposals and hypotheses (1/8 pixels), and what to add to their tokens. Without evidence: the proposals again."""
         own = proposals.shape[-1]
-        extra, told = hypotheses(found, self.config.sgm.candidates)
+        extra, told = hypotheses(found, self.config.sgm.candidates, self.config.sgm.columns)
         again = proposals[..., jnp.arange(extra.shape[-1]) % own]
         told = jnp.pad(told * keep[..., None], ((0, 0), (0, 0), (0, 0), (own, 0), (0, 0)))
         return jnp.concatenate([proposals, jnp.where(keep > 0, extra, again)], -1), self.coarse(told).astype(proposals.dtype)
@@ -146,8 +186,9 @@ class ClassicalEvidence(nn.Module):
         self, estimate: Float[Array, "B H W 1"], found: Evidence, keep: Float[Array, "B 1 1 1"]
     ) -> Float[Array, "B H W 1 C"]:
         """What to add to the tokens of the refinement: how far the evidence is from the estimate, both in 1/4 pixels."""
-        offset = jnp.tanh((found.disparity - estimate[..., 0]) / 2)
-        told = features(offset, found.consistent, found.margin)[..., None, :]
+        best = squares(found, self.config.sgm.columns)
+        offset = jnp.tanh((best.disparity - estimate[..., 0]) / 2)
+        told = features(offset, best.consistent, best.margin)[..., None, :]
         return self.fine(told * keep[..., None]).astype(estimate.dtype)
 
 
@@ -164,12 +205,14 @@ def _kept(module: nn.Module, probability: float, batch: int) -> Bool[Array, "B"]
     return jax.vmap(lambda number: jax.random.bernoulli(jax.random.fold_in(key, number), probability))(numbers)
 
 
-def _grey_quarter(image: Float[Array, "B Y X 3"]) -> Float[Array, "B H W"]:
+def _grey(image: Float[Array, "B Y X 3"], columns: int) -> Float[Array, "B H V"]:
     b, height, width, _ = image.shape
     grey = (image * jnp.asarray(GREY, image.dtype).reshape(1, 1, 1, 3)).sum(-1)
-    return grey.reshape(b, height // 4, 4, width // 4, 4).mean((2, 4))
+    return grey.reshape(b, height // ROWS, ROWS, width // columns, columns).mean((2, 4))
 
 
-def _blocks(x: Float[Array, "B Y X"]) -> Float[Array, "B h w 4"]:
+def _blocks(x: Float[Array, "B H V"], rows: int, columns: int) -> Float[Array, "B h w S"]:
+    """Blocks of rows x columns cells, rows first."""
     b, height, width = x.shape
-    return x.reshape(b, height // 2, 2, width // 2, 2).swapaxes(2, 3).reshape(b, height // 2, width // 2, 4)
+    x = x.reshape(b, height // rows, rows, width // columns, columns).swapaxes(2, 3)
+    return x.reshape(b, height // rows, width // columns, rows * columns)

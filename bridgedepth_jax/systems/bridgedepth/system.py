@@ -15,6 +15,7 @@ from bridgedepth_jax.systems.bridgedepth import losses
 from bridgedepth_jax.systems.bridgedepth.config import MINIMUM, MULTIPLE, VARIANTS, ModelConfig
 from bridgedepth_jax.systems.bridgedepth.losses import LossConfig, StereoTask
 
+MEASURED = (96, 160)  # pixels, of the pair on which activations are measured before half precision
 MONO, BACKBONE = r"mono/", r"stereo_encoder/backbone/"
 NORM = r".*\bnorm[^/]*/(scale|bias)$"
 
@@ -27,7 +28,10 @@ def init(config: ModelConfig, key: Array) -> Weights:
 
 
 def objective(config: ModelConfig, task: StereoTask, teachers: Mapping[str, Teacher]) -> Objective:
-    """The losses of the paper on batches of left, right (B, H, W, 3), disparity (B, H, W) in pixels and valid."""
+    """The losses of the paper on batches of left, right (B, H, W, 3), disparity (B, H, W) in pixels and valid.
+
+    Or those of pairs made from photographs, which also need `losses.TRUSTED`.
+    """
     from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
     network, loss_config = BridgeDepth(config), LossConfig.of(config, task)
@@ -43,18 +47,58 @@ def objective(config: ModelConfig, task: StereoTask, teachers: Mapping[str, Teac
             train_mono=task.train_mono,
             rngs=dict(rows.keys),
         )
-        values = losses.losses(output, batch["disparity"], batch["valid"], loss_config, counts)
-        return losses.total(values, loss_config), Result(values, output.disparities[-1])
+        trust = losses.trust_of(batch, loss_config)
+        values = losses.losses(output, batch["disparity"], batch["valid"], loss_config, counts, trust)
+        return losses.total(values, loss_config), Result(values, output.disparity)
+
+    def count(batch: Batch) -> losses.Counts:
+        trust = losses.trust_of(batch, loss_config)
+        return losses.count(batch["disparity"], batch["valid"], loss_config, None if trust is None else trust.seen)
 
     return Objective(
-        trained=lambda path: task.train_mono or not path.startswith(MONO),
-        count=lambda batch: losses.count(batch["disparity"], batch["valid"], loss_config),
+        trained=lambda path: (task.train_mono or not path.startswith(MONO)) and path.startswith(task.only or ""),
+        count=count,
         loss=loss,
         groups=functools.partial(groups, task),
         keys=("drop_path",),
         headline=("epe_train",),
         picture=picture,
+        health=functools.partial(measured, config),
+        part=part,
     )
+
+
+def measured(config: ModelConfig, weights: Weights, batch: Batch) -> dict[str, Array]:
+    """RMS and largest magnitude of every tap of an inference pass, as `rms/TAP` and `largest/TAP`."""
+    from bridgedepth_jax.systems.bridgedepth.health import flatten_taps
+    from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
+
+    images = (batch[side].astype(jnp.float32) for side in ("left", "right"))
+    _, sown = BridgeDepth(config).apply({"params": weights}, *images, mutable=["taps"])
+    found: dict[str, Array] = {}
+    for name, value in flatten_taps(sown["taps"]):
+        size = jnp.abs(value.astype(jnp.float32))
+        found |= {f"rms/{name}": jnp.sqrt(jnp.mean(jnp.square(size))), f"largest/{name}": jnp.max(size)}
+    return found
+
+
+def part(path: str) -> str:
+    """Of the network, by a parameter's path."""
+    from bridgedepth_jax.systems.bridgedepth.health import part_of
+
+    return part_of(path)
+
+
+def holds(config: ModelConfig, weights: Weights, dtype: str) -> None:
+    """InputError naming the first layer whose output on a rendered pair `dtype` cannot hold."""
+    from bridgedepth_jax.data.procedural import SyntheticStereo
+    from bridgedepth_jax.systems.bridgedepth import health
+
+    pair = SyntheticStereo(MEASURED[0], MEASURED[1], max_disparity=MEASURED[1] / 4, photos=False)[0]
+    left, right = (pair[side][None].astype(np.float32) for side in ("left", "right"))
+    found = health.sizes(config.replace(dtype="float32"), weights, left, right)
+    health.check_finite(found, "the model")
+    health.check_dtype(found, dtype)
 
 
 def groups(task: StereoTask, solver: Any) -> tuple[Group, ...]:
@@ -112,19 +156,23 @@ SYSTEM = System(
     name="bridgedepth",
     config=ModelConfig,
     init=init,
-    variants={name: functools.partial(ModelConfig.variant, name) for name in VARIANTS} | {"nano": ModelConfig.nano},
+    variants={name: functools.partial(ModelConfig.variant, name) for name in VARIANTS}
+    | {"nano": ModelConfig.nano, "nano_sharp": ModelConfig.nano_sharp},
     published={name: Published("bridgedepth", "aeolusguan/BridgeDepth", f"bridge_{name}.pth") for name in VARIANTS},
     parts={"depth-anything": MONO},
     task=StereoTask,
     objective=objective,
     check=check,
+    extras=lambda task: losses.TRUSTED if task.loss == "zero" else (),
     estimate=estimate,
+    holds=holds,
     moved={
         f"solver.{name}": f"task.{name}"
         for name in ("train_mono", "mono_rate", "backbone_weight_decay", "loss_type", "max_disp", "loss_weights")
     },
     multiple=MULTIPLE,
     minimum=MINIMUM,
+    reach=lambda config: float(config.dpn.max_disp),
     rules="bridgedepth_jax.convert.rules.bridgedepth:RULES",
     imagenet=imagenet,
 )

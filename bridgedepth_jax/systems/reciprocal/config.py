@@ -20,6 +20,7 @@ class StereoNetConfig:
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 1)
     zero_predict: bool = False  # both last convolutions start at 0
     normalize_features: bool = False  # of a pair and level, to mean 0 and deviation 1 before the correlation
+    normalize_channels: bool = False  # the same for each channel on its own
 
     def __post_init__(self) -> None:
         if not 0 <= self.finest < len(self.widths) - 1:
@@ -88,6 +89,11 @@ class ReciprocalTask:
     occlusion_warmup: int = 0  # first steps in which only what is out of view counts as occluded
     mirror: float = 0.5  # probability that a pair is mirrored, its views exchanged
     colour: float = 0.5  # probability that the networks see other colours, the same for both views
+    # What starts the matching where a network begins from nothing; none of it is the paper's (spec section 7).
+    search: int = 0  # first steps that also pull the student towards the best match that a search of the images finds
+    search_range: float = 64.0  # pixels, the largest disparity that the search tries
+    search_scale: int = 2  # it looks at images averaged over so many pixels a side
+    image_pyramid: bool = False  # compares each scale's disparity on images of its own size, not at full size
     pseudo: float = 1.0  # BridgeDepth: weight of its supervised losses on its own visible disparities
     bootstrap: int = 0  # BridgeDepth: first steps that also train its matching distribution on the photometric error
 
@@ -95,9 +101,14 @@ class ReciprocalTask:
         for name in ("mirror", "colour"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"task.{name} = {getattr(self, name)}, expected a probability")
-        for name in ("smoothness", "occlusion_warmup", "pseudo", "bootstrap", *(("alpha",) if self.alpha is not None else ())):
+        counts = ("occlusion_warmup", "search", "pseudo", "bootstrap")
+        for name in ("smoothness", *counts, *(("alpha",) if self.alpha is not None else ())):
             if getattr(self, name) < 0:
                 raise InputError(f"task.{name} = {getattr(self, name)}, expected 0 or more")
+        if self.search_scale < 1 or self.search_range < self.search_scale:
+            raise InputError(
+                f"task.search_range = {self.search_range}, task.search_scale = {self.search_scale}: expected at least one level"
+            )
 
     @property
     def occlusion_alpha(self) -> float:

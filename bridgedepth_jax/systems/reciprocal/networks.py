@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.ops.resize import resize_antialiased, resize_bilinear
 from bridgedepth_jax.system import Rows, Teacher, Weights, find_system
+from bridgedepth_jax.systems.reciprocal import losses
 from bridgedepth_jax.systems.reciprocal.config import SingleNetConfig, StereoNetConfig
 from bridgedepth_jax.systems.reciprocal.losses import Output
 
@@ -29,6 +30,7 @@ class Pass(NamedTuple):
     full: Array  # (B, H, W) the disparity that stands for all
     collections: Weights = {}  # noqa: RUF012  # new mutable ones
     raw: Any = None  # of the network itself, for losses of its own
+    matching: tuple[losses.Matching, ...] = ()  # of each level, where a network has such
 
 
 class View(NamedTuple):
@@ -38,6 +40,8 @@ class View(NamedTuple):
     right: Array
     occluded: Array  # (B, H, W) bool
     visible: Array  # pixels that are not, of the global batch
+    target: Array  # (B, H, W) what may count as the true disparity ...
+    trusted: Array  # ... and where, bool
 
 
 class Network(NamedTuple):
@@ -64,8 +68,9 @@ def stereonet(config: StereoNetConfig) -> Network:
         return StereoNet(config).apply(split_weights(weights), *images)
 
     def train(weights: Weights, images: Images, rows: Rows) -> Pass:
-        found = disparities(weights, images)
-        return Pass(tuple(Output(d, 1 / len(found)) for d in found), found[0])
+        found, sown = StereoNet(config).apply(split_weights(weights), *images, mutable=["matching"])
+        matching = tuple(losses.Matching(*value) for (value,) in sown["matching"].values())
+        return Pass(tuple(Output(d, 1 / len(found)) for d in found), found[0], matching=matching)
 
     return Network(2, train, lambda weights, images, rows: disparities(weights, images)[0])
 
@@ -106,7 +111,7 @@ def stereo_teacher(name: str, teacher: Teacher) -> Callable[[Weights, Array, Arr
     InputError: the teacher is none.
     """
     system = find_system(teacher.system)
-    if system.estimate is None or teacher.system in MONOCULAR:
+    if system.estimate is None or system.monocular:
         raise InputError(f"teacher {name} holds {teacher.system}, expected a stereo network as stereonet or bridgedepth")
     estimate = system.estimate(teacher.config)
     return lambda weights, left, right: lax.stop_gradient(estimate(weights, left, right).disparity)

@@ -9,18 +9,18 @@ B batch, H W an image's sides.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.system import Batch, Group, Objective, Result, Rows, Teacher, Weights
+from bridgedepth_jax.system import Batch, Estimate, Group, Objective, Result, Rows, Teacher, Weights, find_system
 from bridgedepth_jax.systems.reciprocal import losses
 from bridgedepth_jax.systems.reciprocal.augment import augment
-from bridgedepth_jax.systems.reciprocal.config import ReciprocalTask
+from bridgedepth_jax.systems.reciprocal.config import ALPHA, ReciprocalTask
 from bridgedepth_jax.systems.reciprocal.networks import (
     Network,
     Pass,
@@ -33,10 +33,21 @@ from bridgedepth_jax.systems.reciprocal.networks import (
 )
 
 TEACHERS = {"photometric": (), "distil": ("stereo",), "fusion": ("stereo", "mono")}
+OPTIONS = {"stereo": "--teacher", "mono": "--mono"}  # of `bridgedepth train`
 VIEWS = {"photometric": (1, 2), "distil": (1,), "fusion": (2,)}  # that a student of the stage looks at
 
-# Loss, metrics, and the mask of what was occluded, of a student's pass on a pair.
-_Stage = Callable[[Weights, Pass, Mapping[str, Weights], Any, Any, Rows], tuple[losses.Total, Array, Array]]
+
+class _Judged(NamedTuple):
+    """A stage's loss of a student's pass on a pair, and what a network's own losses may use (`View`)."""
+
+    total: losses.Total
+    occluded: Array
+    visible: Array  # pixels that are not, of the global batch
+    target: Array
+    trusted: Array
+
+
+_Stage = Callable[[Weights, Pass, Mapping[str, Weights], Any, Any, Rows], _Judged]
 
 
 def objective(
@@ -54,7 +65,7 @@ def objective(
     if set(teachers) != set(TEACHERS[task.stage]):
         raise InputError(
             f"task.stage = {task.stage}: teachers {', '.join(sorted(teachers)) or 'none'},"
-            f" expected {', '.join(TEACHERS[task.stage]) or 'none'}"
+            f" expected {', '.join(f'{name} ({OPTIONS[name]})' for name in TEACHERS[task.stage]) or 'none'}"
         )
     stage = {"photometric": _photometric, "distil": _distil, "fusion": _fusion}[task.stage](network, task, teachers)
 
@@ -63,18 +74,18 @@ def objective(
         left, right = (batch[side].astype(dtype) for side in ("left", "right"))
         views = augment(left, right, row_keys(rows.keys["augment"], rows), mirror=task.mirror, colour=task.colour)
         found = network.train(weights, views.seen[: network.views], rows)
-        total, occluded, visible = stage(weights, found, frozen, views.clean, views.seen, rows)
-        value = total.loss
+        judged = stage(weights, found, frozen, views.clean, views.seen, rows)
+        value = judged.total.loss
         metrics = {
-            "data": total.data,
-            "smoothness": total.smoothness,
-            "occluded": losses.mean(occluded.astype(dtype), rows.total),
+            "data": judged.total.data,
+            "smoothness": judged.total.smoothness,
+            "occluded": losses.mean(judged.occluded.astype(dtype), rows.total),
         }
-        if network.own is not None and task.stage == "photometric":
-            view = View(views.clean[0] / 255, views.clean[1] / 255, occluded, visible)
+        if network.own is not None:
+            view = View(views.clean[0] / 255, views.clean[1] / 255, *judged[1:])
             more, own = network.own(found, view, rows)
             value, metrics = value + more, metrics | own
-        shown = {"left": views.clean[0], "disparity": found.full, "occluded": occluded}
+        shown = {"left": views.clean[0], "disparity": found.full, "occluded": judged.occluded}
         return value, Result(metrics, jax.lax.stop_gradient(shown), found.collections)
 
     return Objective(
@@ -94,27 +105,51 @@ def _visible(occluded: Array, dtype: Any, rows: Rows) -> Array:
 
 
 def _photometric(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teacher]) -> _Stage:
-    def stage(weights: Weights, found: Pass, _: Any, clean: Any, seen: Any, rows: Rows) -> tuple[losses.Total, Array, Array]:
+    def stage(weights: Weights, found: Pass, _: Any, clean: Any, seen: Any, rows: Rows) -> _Judged:
         left, right = (view / 255 for view in clean)
         disparity = jax.lax.stop_gradient(found.full)
-        occluded = losses.occlusion(disparity, other_view(network, weights, seen, rows), task.occlusion_alpha)
+        check = lambda: losses.occlusion(disparity, other_view(network, weights, seen, rows), task.occlusion_alpha)
         if task.occlusion_warmup:
-            occluded = jnp.where(rows.step < task.occlusion_warmup, losses.out_of_view(disparity), occluded)
+            occluded = lax.cond(rows.step < task.occlusion_warmup, lambda: losses.out_of_view(disparity), check)
+        else:
+            occluded = check()
         visible = _visible(occluded, left.dtype, rows)
-        data = losses.photometric_data(left, right, occluded, visible)
-        return losses.over_scales(found.outputs, left, data, rows.total, task.smoothness), occluded, visible
+        if task.image_pyramid:
+            data = losses.pyramid_data(left, right, occluded, rows.across)
+        else:
+            data = losses.photometric_data(left, right, occluded, visible)
+        total = losses.over_scales(found.outputs, left, data, rows.total, task.smoothness, pyramid=task.image_pyramid)
+        if task.search:
+            pull = _pull(found, left, right, task, rows)
+            total = total._replace(loss=total.loss + pull, data=total.data + pull)
+        return _Judged(total, occluded, visible, disparity, ~occluded)
 
     return stage
+
+
+def _pull(found: Pass, left: Array, right: Array, task: ReciprocalTask, rows: Rows) -> Array:
+    """Log-L1 of all outputs to what a search of the images finds where left and right agree, in the first steps; and the
+    cross entropy of each level's correlation with it."""
+    over = lambda: losses.Found(jnp.zeros_like(left[..., 0]), jnp.ones(left.shape[:3], bool))  # nothing to pull to
+    now = lambda: losses.search(left, right, task.search_range, task.search_scale)
+    best = lax.cond(rows.step < task.search, now, over)
+    agreed = rows.across("agreed", jnp.sum(~best.doubtful, dtype=left.dtype))
+    data = losses.distillation_data(best.disparity, best.doubtful, agreed)
+    value = losses.over_scales(found.outputs, left, data, rows.total, 0.0).data
+    for level in found.matching:
+        value = value + losses.matching_loss(level, best, rows.across) / len(found.matching)
+    return value
 
 
 def _distil(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teacher]) -> _Stage:
     stereo = stereo_teacher("stereo", teachers["stereo"])
 
-    def stage(_: Any, found: Pass, frozen: Any, clean: Any, seen: Any, rows: Rows) -> tuple[losses.Total, Array, Array]:
+    def stage(_: Any, found: Pass, frozen: Any, clean: Any, seen: Any, rows: Rows) -> _Judged:
         target, occluded = consult(stereo, frozen["stereo"], clean, task.occlusion_alpha)
         visible = _visible(occluded, target.dtype, rows)
         data = losses.distillation_data(target, occluded, visible)
-        return losses.over_scales(found.outputs, clean[0] / 255, data, rows.total, task.smoothness), occluded, visible
+        total = losses.over_scales(found.outputs, clean[0] / 255, data, rows.total, task.smoothness)
+        return _Judged(total, occluded, visible, target, ~occluded)
 
     return stage
 
@@ -122,12 +157,13 @@ def _distil(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teach
 def _fusion(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teacher]) -> _Stage:
     stereo, mono = stereo_teacher("stereo", teachers["stereo"]), mono_teacher("mono", teachers["mono"])
 
-    def stage(_: Any, found: Pass, frozen: Any, clean: Any, seen: Any, rows: Rows) -> tuple[losses.Total, Array, Array]:
+    def stage(_: Any, found: Pass, frozen: Any, clean: Any, seen: Any, rows: Rows) -> _Judged:
         target, occluded = consult(stereo, frozen["stereo"], clean, task.occlusion_alpha)
         guess = mono(frozen["mono"], clean[0], target, occluded)
-        data = losses.fusion_data(losses.fuse(target, guess, occluded), rows.total)
+        fused = losses.fuse(target, guess, occluded)
+        data = losses.fusion_data(fused, rows.total)
         total = losses.over_scales(found.outputs, clean[0] / 255, data, rows.total, task.smoothness)
-        return total, occluded, jnp.sum(~occluded, dtype=target.dtype)
+        return _Judged(total, occluded, _visible(occluded, target.dtype, rows), fused, jnp.ones_like(occluded))
 
     return stage
 
@@ -140,6 +176,32 @@ def consult(
     disparity = stereo(weights, left, right).astype(left.dtype)
     other = mirrored(stereo)(weights, left, right).astype(left.dtype)
     return disparity, losses.occlusion(disparity, other, alpha)
+
+
+def fused_estimate(stereo: Teacher, mono: Teacher) -> Callable[[Weights, Array, Array], Estimate]:
+    """Eq. 7 as a method of the evaluator: weights are {"stereo": ..., "mono": ...}. InputError: networks of the wrong kind."""
+    forward, guess = stereo_teacher("stereo", stereo), mono_teacher("mono", mono)
+
+    def run(weights: Weights, left: Array, right: Array) -> Estimate:
+        pair = left.astype(jnp.float32), right.astype(jnp.float32)
+        disparity, occluded = consult(forward, weights["stereo"], pair, ALPHA["fusion"])
+        return Estimate(losses.fuse(disparity, guess(weights["mono"], pair[0], disparity, occluded), occluded))
+
+    return run
+
+
+def post_processed_estimate(teacher: Teacher) -> Callable[[Weights, Array, Array], Estimate]:
+    """A monocular network on an image and on its mirror; `raw` is the second, mirrored back. InputError: one for pairs."""
+    system = find_system(teacher.system)
+    if system.estimate is None or not system.monocular:
+        raise InputError(f"post-processing of {teacher.system}, expected a monocular network: singlenet")
+    estimate = system.estimate(teacher.config)
+
+    def run(weights: Weights, left: Array, right: Array) -> Estimate:
+        flipped = estimate(weights, left[:, :, ::-1], right[:, :, ::-1]).disparity[:, :, ::-1]
+        return Estimate(estimate(weights, left, right).disparity, raw=flipped)
+
+    return run
 
 
 def picture(host: Mapping[str, np.ndarray], shown: Mapping[str, np.ndarray]) -> np.ndarray:

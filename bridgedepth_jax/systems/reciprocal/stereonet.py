@@ -121,7 +121,11 @@ class StereoNet(nn.Module):
             else:
                 d = 2 * resize_bilinear(d, (one.shape[1], one.shape[2]), align_corners=False)
                 other = warp_rows(other, d[..., 0])
-            correlation = row_correlation(*(normalize(one, other) if c.normalize_features else (one, other)), c.radius)
+            views = one, other
+            if c.normalize_features or c.normalize_channels:
+                views = normalize(one, other, channels=c.normalize_channels)
+            correlation = row_correlation(*views, c.radius)
+            self.sow("matching", f"level_{i}", (correlation, d[..., 0]))
             correlation = nn.leaky_relu(correlation, SLOPE)
             self.sow("taps", f"correlation_{i}", correlation)
             projected = Conv(c.projected, kernel=1, name=f"project_{i}")(one)
@@ -135,10 +139,11 @@ class StereoNet(nn.Module):
         return tuple(reversed(outputs))
 
 
-def normalize(a: Float[Array, "B h w C"], b: Float[Array, "B h w C"]) -> tuple[Array, Array]:
-    """Both with their common mean and deviation, of a pair, taken out."""
+def normalize(a: Float[Array, "B h w C"], b: Float[Array, "B h w C"], *, channels: bool = False) -> tuple[Array, Array]:
+    """Both with their common mean and deviation, of a pair (and of each channel), taken out."""
     both = jnp.stack([a, b])
-    mean = jnp.mean(both, axis=(0, 2, 3, 4), keepdims=True)
-    variance = jnp.mean(jnp.square(both - mean), axis=(0, 2, 3, 4), keepdims=True)
+    axes = (0, 2, 3) if channels else (0, 2, 3, 4)
+    mean = jnp.mean(both, axis=axes, keepdims=True)
+    variance = jnp.mean(jnp.square(both - mean), axis=axes, keepdims=True)
     both = (both - mean) * lax.rsqrt(variance + 1e-12)
     return both[0], both[1]

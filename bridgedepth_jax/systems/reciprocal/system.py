@@ -1,4 +1,4 @@
-"""The rows of StereoNet and SingleNet, and BridgeDepth learning from pairs alone. Networks load when they are needed."""
+"""The rows of StereoNet and SingleNet. Networks load when they are needed."""
 
 import functools
 from collections.abc import Mapping
@@ -122,6 +122,7 @@ SINGLENET = System(
     objective=single_objective,
     check=check_single,
     estimate=single_estimate,
+    monocular=True,
     depth=single_depth,
     multiple=32,
     minimum=64,

@@ -4,6 +4,7 @@
 a Depth Anything V2 checkpoint. H, W the photograph's sides; larger is nearer.
 """
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,19 +85,21 @@ def _from_checkpoint(option: str) -> tuple[DepthSource, dict[str, Any]]:
     from bridgedepth_jax.ops.image import normalize
 
     model, patch = DepthAnything(checkpoint.config), checkpoint.config.patch
-    params = jax.device_put(checkpoint.params)
+    devices = jax.local_devices()
+    copies = [jax.device_put(checkpoint.params, device) for device in devices]
+    turn = itertools.count()
 
     @jax.jit
-    def run(image: jax.Array) -> jax.Array:
+    def run(params: Any, image: jax.Array) -> jax.Array:
         """Both passes of a padded photograph (H, W, 3) in 0..255, at its own size; compiled once for a size."""
         both = normalize(jnp.stack([image, image[:, ::-1]]).astype(jnp.float32))
         depth: Any = model.apply({"params": params}, both)
         return depth
 
     def depth_of(key: str, image: np.ndarray, rng: np.random.Generator) -> Depth:
-        padded = pad_edges(jnp.asarray(image)[None], patch)[0]
-        size = (image.shape[0], image.shape[1])
-        plain, mirrored = np.asarray(run(padded))
+        number, size = next(turn) % len(devices), (image.shape[0], image.shape[1])
+        padded = pad_edges(jax.device_put(image, devices[number])[None], patch)[0]
+        plain, mirrored = np.asarray(run(copies[number], padded))
         plain, mirrored = (np.asarray(crop_edges(d[None], size, patch)[0]) for d in (plain, mirrored[:, ::-1]))
         return Depth(plain, mirrored)
 

@@ -4,6 +4,7 @@ A row of `FILLERS` takes the warped view, its mask and what else there is, and g
 of a checkpoint too. H, W the image's sides.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -96,24 +97,29 @@ def open_filler(option: str, steps: int) -> tuple[Filler, dict[str, Any]]:
 def diffusion(config: Any, params: Any, steps: int) -> Filler:
     """Sampling of an inpainting network, `StereoGenConfig` and its weights; compiled once for a padded size."""
     import jax
-    import jax.numpy as jnp
 
-    from bridgedepth_jax.networks.diffusion.inpainting import make_inpainter
+    from bridgedepth_jax.networks.diffusion.inpainting import Basis, make_inpainter
     from bridgedepth_jax.systems.zerostereo.config import InpaintingTask
     from bridgedepth_jax.systems.zerostereo.system import check, codec_of
 
     check(config, InpaintingTask())
     codec = codec_of(config)
-    inpaint = make_inpainter(config.unet, codec, config.schedule, steps)
-    weights = jax.device_put(params)
+    devices = jax.local_devices()
+    inpaint = make_inpainter(config.unet, codec, config.schedule, steps, basis=Basis(config.residual))
+    # One photograph at a time on each device: a batch of another size would give other bytes.
+    copies = [jax.device_put(params, device) for device in devices]
+    turn = itertools.count()
 
     def fill(scene: Scene) -> UInt8[np.ndarray, "H W 3"]:
         assert scene.rng is not None
+        number = next(turn) % len(devices)
+        weights = copies[number]
         height, width = (-(-side // codec.factor) for side in scene.hole.shape)
         start = scene.rng.standard_normal((1, height, width, codec.channels)).astype(np.float32)
-        image = jnp.asarray(scene.right / 127.5 - 1, jnp.float32)[None]
-        mask = jnp.asarray(scene.hole, jnp.float32)[None]
-        found = inpaint(weights, image, mask, weights["empty_prompt"][None], jnp.asarray(start))
+        image = (scene.right / 127.5 - 1).astype(np.float32)[None]
+        arrays = (image, scene.hole.astype(np.float32)[None], start)
+        image, mask, start = (jax.device_put(array, devices[number]) for array in arrays)
+        found = inpaint(weights, image, mask, weights["empty_prompt"][None], start)
         return np.where(scene.hole[..., None], np.asarray(found.image[0]), rounded(scene.right))
 
     return fill

@@ -51,13 +51,19 @@ def matched(
 
 
 def photometric_map(
-    left: Float[Array, "B H W 3"], right: Float[Array, "B H W 3"], disparity: Float[Array, "B H W"]
+    left: Float[Array, "B H W 3"],
+    right: Float[Array, "B H W 3"],
+    disparity: Float[Array, "B H W"],
+    share: float = SSIM_SHARE,
 ) -> Float[Array, "B H W"]:
-    """How unlike the left image is what the right one has where `disparity` says; beyond the border its last column."""
+    """How unlike the left image is what the right one has where `disparity` says; beyond the border its last column.
+
+    `share` of it is of SSIM, the rest the difference in grey levels.
+    """
     position = jnp.clip(columns(disparity) - disparity, 0, disparity.shape[-1] - 1)
     warped = sample_along_rows(right, position[..., None])[..., 0, :]
     unlike = jnp.clip((1 - ssim(left, warped, **SSIM)) / 2, 0, 1)
-    return jnp.mean(SSIM_SHARE * unlike + (1 - SSIM_SHARE) * jnp.abs(left - warped), axis=-1)
+    return jnp.mean(share * unlike + (1 - share) * jnp.abs(left - warped), axis=-1)
 
 
 def terms(

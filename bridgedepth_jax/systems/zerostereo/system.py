@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.system import Batch, Group, Objective, Result, Rows, System, Teacher, Weights
+from bridgedepth_jax.system import Batch, Group, Objective, Published, Result, Rows, System, Teacher, Weights
 from bridgedepth_jax.systems.zerostereo.config import InpaintingTask, StereoGenConfig
 
 
@@ -42,11 +42,11 @@ def codec_of(config: StereoGenConfig) -> Any:
 def objective(config: StereoGenConfig, task: InpaintingTask, teachers: Mapping[str, Teacher]) -> Objective:
     """Mean squared error of the predicted noise, over the whole latent, at a uniform time."""
     from bridgedepth_jax.networks.diffusion import schedule
-    from bridgedepth_jax.networks.diffusion.inpainting import masked_condition
+    from bridgedepth_jax.networks.diffusion.inpainting import Basis, masked_condition
     from bridgedepth_jax.networks.diffusion.unet import UNet2DConditionModel
     from bridgedepth_jax.ops.forward_warp import warp_on_device
 
-    unet, codec = UNet2DConditionModel(config.unet), codec_of(config)
+    unet, codec, basis = UNet2DConditionModel(config.unet), codec_of(config), Basis(config.residual)
     table = schedule.alphas_cumprod(config.schedule)
 
     def loss(weights: Weights, _: Any, batch: Batch, counts: Any, rows: Rows) -> tuple[Array, Result]:
@@ -55,8 +55,10 @@ def objective(config: StereoGenConfig, task: InpaintingTask, teachers: Mapping[s
         valid = batch["valid"] if task.left_out else jnp.ones_like(batch["valid"])
         disparity = jnp.where(batch["valid"], batch["disparity"], 0).astype(dtype)
         warped, _, hole = jax.vmap(warp_on_device)(left, disparity, valid)
-        condition = masked_condition(codec, weights.get("vae"), warped / 127.5 - 1, hole.astype(dtype))
-        latent = codec.encode(weights.get("vae"), right / 127.5 - 1)
+        mask = hole.astype(dtype)
+        known = basis.known(warped / 127.5 - 1, mask)
+        condition = masked_condition(codec, weights.get("vae"), known, mask)
+        latent = codec.encode(weights.get("vae"), basis.unknown(right / 127.5 - 1, known))
         # A row's draw depends on its number in the batch alone.
         draw = lambda key, number: jax.random.fold_in(key, number)
         times = jax.vmap(lambda n: jax.random.randint(draw(rows.keys["time"], n), (), 0, config.schedule.train_steps))
@@ -97,10 +99,26 @@ def picture(host: Mapping[str, np.ndarray], warped: np.ndarray) -> np.ndarray:
     return np.concatenate([np.clip(row, 0, 255).astype(np.uint8) for row in rows])
 
 
+DIFFUSERS = (  # what is read of a published folder
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+)
 SYSTEM = System(
     name="zerostereo",
     config=StereoGenConfig,
     init=init,
+    published={
+        "zerostereo_stereogen": Published("zerostereo", "Windsrain/ZeroStereo", "StereoGen", files=DIFFUSERS),
+        "stable_diffusion_2_inpainting": Published(
+            "zerostereo", "sd2-community/stable-diffusion-2-inpainting", ".", files=DIFFUSERS
+        ),
+    },
     variants={"sd2": StereoGenConfig, "nano": StereoGenConfig.nano},
     task=InpaintingTask,
     objective=objective,

@@ -1,0 +1,96 @@
+"""`bridgedepth evaluate --video SET`: depth of videos by several methods on one set."""
+
+import argparse
+import itertools
+from pathlib import Path
+from typing import Any
+
+from bridgedepth_jax.errors import InputError, unknown
+
+
+def run(args: argparse.Namespace) -> None:
+    from bridgedepth_jax.systems.stereodiff import evaluate, sets
+
+    names = ["clips", *sets.READERS]
+    if args.video not in names:
+        raise unknown("set of videos", args.video, names)
+    if args.limit < 0:
+        raise InputError(f"--limit {args.limit}, expected 0 or more")
+    root = Path(args.root or "data")
+    if args.video == "clips":
+        samples, total = sets.clips(args.limit or 20), args.limit or 20
+    else:
+        if not root.is_dir():
+            raise InputError(f"--root {root}: no such folder, expected the data of {args.video}")
+        samples = itertools.islice(sets.READERS[args.video](root), args.limit or None)
+        total = args.limit or None
+    methods = arms(args)
+    result = evaluate.evaluate(samples, methods, total=total)
+    means, rows, problems = result
+    evaluate.write(Path(args.out), args.video, result, {"methods": [arm.name for arm in methods]})
+    for arm, protocols in means.items():
+        values = protocols["video"]
+        text = ", ".join(f"{name} {values[name]['mean']:.4f}" for name in ("absrel", "delta1"))
+        print(f"{arm}: {text} ({values['absrel']['videos']} videos)")
+    for text in problems:
+        print(f"in no mean: {text}")
+    print(f"written to {args.out}: results.md, results.json, videos.csv")
+    if not rows:
+        raise SystemExit(1)
+
+
+def arms(args: argparse.Namespace) -> list[Any]:
+    """The methods that the options name; on clips also stereo. InputError: none."""
+    from bridgedepth_jax.store.checkpoint import load_checkpoint
+    from bridgedepth_jax.systems.stereodiff import evaluate, sources
+    from bridgedepth_jax.systems.stereodiff.config import RefineOptions
+    from bridgedepth_jax.systems.stereodiff.refine import VideoDiffusion
+
+    found = []
+    if args.video == "clips":
+        from bridgedepth_jax.inference.stereo import Predictor
+
+        predictor = Predictor.load(args.checkpoint, dtype=args.dtype, check_order=False)
+        make = lambda s: sources.StereoSource(s.video, s.right, lambda *_: s.camera, predictor, 1, 1.0)
+        found.append(evaluate.first_stage("stereo", make))
+    if args.pairs:
+        found.append(_pairs(args.pairs))
+    if args.predictions:
+        folder = Path(args.predictions)
+        kind: Any = "disparity" if args.disparity else "depth"
+        arm = evaluate.first_stage("file", lambda s: sources.FileSource(s.video, folder / f"{Path(s.name).name}.npy", kind))
+        found.append(arm._replace(space=kind))
+    if args.diffusion:
+        loaded = load_checkpoint(args.diffusion)
+        if loaded.kind != "depthcrafter":
+            raise InputError(f"--diffusion {args.diffusion} holds {loaded.kind}, expected depthcrafter")
+        model, fields = VideoDiffusion(loaded.config, loaded.params), {"window": args.window, "overlap": args.overlap}
+        try:
+            both, alone = RefineOptions(share=args.share, **fields), RefineOptions.from_noise(**fields)
+        except ValueError as error:
+            raise InputError(f"--window and --overlap: {error}") from None
+        second = [evaluate.second_stage(f"{arm.name} + diffusion", model, both, arm) for arm in found]
+        found += [evaluate.second_stage("from noise", model, alone, None), *second]
+    if not found:
+        raise InputError("no method, expected --predictions, --pairs or --diffusion")
+    return found
+
+
+def _pairs(checkpoint: str) -> Any:
+    import tempfile
+
+    from bridgedepth_jax.convert.published import resolve
+    from bridgedepth_jax.store.checkpoint import load_checkpoint
+    from bridgedepth_jax.systems.stereodiff import evaluate, sources
+
+    loaded = load_checkpoint(resolve(checkpoint))
+    if loaded.kind != "dust3r":
+        raise InputError(f"--pairs {checkpoint} holds {loaded.kind}, expected dust3r")
+
+    model = sources.PairModel(loaded.config, loaded.params)
+
+    def predict(sample: Any) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            return evaluate.first_stage("pairs", lambda s: sources.PairSource(s.video, model, Path(folder))).predict(sample)
+
+    return evaluate.Arm("pairs", "depth", predict)

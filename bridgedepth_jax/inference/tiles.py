@@ -1,0 +1,141 @@
+"""Images beyond a device's memory: overlapping tiles around one coarse answer for the whole image.
+
+The whole image is seen once at a smaller scale. Then each tile is seen at the scale asked for, against the part of the right
+image in which its smallest coarse disparity is zero, so that the network's search range is spent on what the tile contains.
+Tiles overlap by more than the search range and are blended with weights that fall to zero towards their borders; where no tile
+can know (its match lies outside, or beyond its range) the coarse answer stays.
+
+Letters: H W size of the images, h w of a tile. Disparities in pixels of the images that are given here.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from bridgedepth_jax.errors import InputError
+
+COARSE = 1_000_000  # pixels of the coarse pass, at most
+OVERLAP = 64  # pixels, of tiles above each other
+RAMP = 48  # pixels, over which a tile's weight rises from its border
+QUANTILE = 0.02  # of the coarse disparities of a tile, which its right part is shifted by, less SLACK
+SLACK = 8.0  # pixels
+
+# Of (B, h, w, 3) twice -> disparity and confidence (B, h, w), pixels of what is given to it.
+Matcher = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Tile(NamedTuple):
+    """Rows y .. y + h, columns x .. x + w of the left image; its right part begins `shift` pixels further left."""
+
+    y: int
+    x: int
+    shift: int
+
+
+def match_tiled(
+    left: np.ndarray, right: np.ndarray, match: Matcher, size: tuple[int, int], reach: float | None, group: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Disparity and confidence (H, W) float32 of one pair (H, W, 3).
+
+    Args:
+      match: the network; called with the whole pair made smaller, and with tiles of `size` (h, w).
+      reach: pixels, its search range; None: as wide as a tile.
+      group: tiles of one call.
+
+    Raises InputError: a tile too small for its overlap.
+    """
+    height, width = left.shape[:2]
+    h, w = min(size[0], height), min(size[1], width)
+    wide = min(reach or w / 2, w / 2)
+    if h < height and h < 2 * OVERLAP:
+        raise InputError(f"tiles of {size[0]}x{size[1]}, expected at least {2 * OVERLAP} rows")
+    if w < width and w < 2 * RAMP + wide:
+        raise InputError(f"tiles of {size[0]}x{size[1]}, expected at least {round(2 * RAMP + wide)} columns")
+    if (h, w) == (height, width):
+        disparity, confidence = match(left[None], right[None])
+        return disparity[0], confidence[0]
+    coarse, coarse_confidence = _coarse(left, right, match)
+    totals = np.zeros((3, height, width), np.float32)  # of disparity, confidence and weight
+    tiles = list(cut(coarse, (h, w), round(wide)))
+    for start in range(0, len(tiles), group):
+        some = tiles[start : start + group]
+        given = [(_crop(left, tile.y, tile.x, h, w), _crop(right, tile.y, tile.x - tile.shift, h, w)) for tile in some]
+        given += [given[-1]] * (group - len(given))  # one size of call
+        found = match(*(np.stack(images) for images in zip(*given, strict=True)))
+        for tile, disparity, confidence in zip(some, *found, strict=False):
+            place = slice(tile.y, tile.y + h), slice(tile.x, tile.x + w)
+            weight = _faded(tile, (h, w), (height, width))
+            weight = weight * _known(disparity, coarse[place] - tile.shift, reach, tile)
+            for total, value in zip(totals, (disparity + tile.shift, confidence, 1.0), strict=True):
+                total[place] += weight * value
+    weight = totals[2]
+    some_weight = np.minimum(weight, 1e-3) / 1e-3  # the coarse answer comes in where the tiles go out, without a step
+    safe = np.maximum(weight, 1e-6)
+    disparity = some_weight * totals[0] / safe + (1 - some_weight) * coarse
+    return disparity, some_weight * totals[1] / safe + (1 - some_weight) * coarse_confidence
+
+
+def cut(coarse: np.ndarray, size: tuple[int, int], wide: int) -> Iterator[Tile]:
+    """Tiles of `size` that cover an image with that coarse disparity (H, W); neighbours share `wide` columns and a ramp."""
+    (height, width), (h, w) = coarse.shape, size
+    for y in _starts(height, h, OVERLAP):
+        for x in _starts(width, w, wide + RAMP):
+            least = float(np.quantile(coarse[y : y + h : 4, x : x + w : 4], QUANTILE))
+            yield Tile(y, x, max(0, int(least - SLACK)))
+
+
+def _starts(length: int, part: int, overlap: int) -> list[int]:
+    """Where parts begin that overlap by at least so much and reach both ends."""
+    count = 1 if part >= length else -(-(length - overlap) // (part - overlap))
+    return [round(i * (length - part) / max(count - 1, 1)) for i in range(count)]
+
+
+def _coarse(left: np.ndarray, right: np.ndarray, match: Matcher) -> tuple[np.ndarray, np.ndarray]:
+    height, width = left.shape[:2]
+    factor = min(0.5, (COARSE / (height * width)) ** 0.5)  # at most half, so that it looks at least twice as far
+    size = round(width * factor), round(height * factor)
+    small = (cv2.resize(image, size, interpolation=cv2.INTER_AREA)[None] for image in (left, right))
+    disparity, confidence = match(*small)
+    whole = (cv2.resize(value[0], (width, height), interpolation=cv2.INTER_LINEAR) for value in (disparity, confidence))
+    disparity, confidence = whole
+    return disparity * np.float32(width / size[0]), confidence
+
+
+def _crop(image: np.ndarray, y: int, x: int, h: int, w: int) -> np.ndarray:
+    """Columns x .. x + w of rows y .. y + h, the edge repeated beyond the image."""
+    columns = np.clip(np.arange(x, x + w), 0, image.shape[1] - 1)
+    return image[y : y + h, columns]
+
+
+def _ramp(side: int) -> np.ndarray:
+    """0..1 (side,): from each border over RAMP pixels."""
+    at = np.arange(side) + 0.5
+    return np.clip(np.minimum(at, side - at) / RAMP, 0, 1).astype(np.float32)
+
+
+def _faded(tile: Tile, size: tuple[int, int], whole: tuple[int, int]) -> np.ndarray:
+    """The weights (h, w) of a tile by its borders; none are those of the image."""
+    (h, w), (height, width) = size, whole
+    rows, columns = _ramp(h), _ramp(w)
+    if tile.y == 0:
+        rows[: h // 2] = 1
+    if tile.y + h == height:
+        rows[h // 2 :] = 1
+    if tile.x == 0:
+        columns[: w // 2] = 1
+    if tile.x + w == width:
+        columns[w // 2 :] = 1
+    return np.minimum.outer(rows, columns)
+
+
+def _known(disparity: np.ndarray, expected: np.ndarray, reach: float | None, tile: Tile) -> np.ndarray:
+    """The weights (h, w) of a tile's answer: 1 where its match is in the right part and within the range, both softly."""
+    at = np.arange(disparity.shape[1])[None] - np.maximum(disparity, expected)
+    inside = np.ones_like(disparity) if tile.x == 0 else np.clip((at - 2) / RAMP, 0, 1)
+    if reach is not None:
+        inside = inside * np.clip((0.95 * reach - expected) / (0.05 * reach), 0, 1)
+    if tile.shift:  # below zero nothing is found
+        inside = inside * np.clip((expected - 1) / (SLACK - 1), 0, 1)
+    return inside.astype(np.float32)

@@ -1,0 +1,1 @@
+"""StereoDiff: video depth with global and local consistency (arXiv 2506.20756): see README.md."""

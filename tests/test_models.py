@@ -1,0 +1,65 @@
+"""The list of published models: every name has its card, and what the card says of the network is counted."""
+
+import math
+
+import pytest
+
+from bridgedepth_jax import commands
+from bridgedepth_jax.commands.models import CARDS, commercial, describe, models
+from bridgedepth_jax.convert.published import SHIPPED, published, resolve
+from bridgedepth_jax.inference.stereo import DEFAULT_MODEL
+from bridgedepth_jax.store.checkpoint import expected_shapes, load_checkpoint
+from bridgedepth_jax.system import find_system
+
+
+def test_every_name_has_a_card_and_no_card_is_of_nothing(capsys):
+    assert set(CARDS) == {*SHIPPED, *published()} == set(models())
+    commands.main(["models"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *models()]
+    assert lines[1].split()[:4] == ["nano", "bridgedepth", "MIT", "yes"] and " yes " in lines[1]
+
+
+def test_the_cache_is_looked_into(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("BRIDGEDEPTH_CACHE", str(tmp_path))
+    commands.main(["models", "rvc"])
+    assert "not here, from aeolusguan/BridgeDepth" in capsys.readouterr().out
+    (tmp_path / "checkpoints" / "rvc").mkdir(parents=True)
+    commands.main(["models", "rvc"])
+    printed = capsys.readouterr().out
+    assert "in the cache" in printed and "CC-BY-NC-4.0" in printed and "359,823,803 parameters" in printed
+    assert describe(models()["depth_anything_v2_vits"])["use"].startswith("bridgedepth depth ")
+
+
+def test_commercial_use(capsys):
+    assert [commercial(words) for words in ("MIT", "Apache-2.0", "CC-BY-NC-4.0", "unknown")] == ["yes", "yes", "no", "ask"]
+    commands.main(["models", "--commercial"])
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    metric = [f"depth_anything_v2_metric_{data}_vits" for data in ("hypersim", "vkitti")]
+    assert names == ["nano", "depth_anything_v2_vits", *metric]
+
+
+def test_an_unknown_name(capsys):
+    with pytest.raises(SystemExit) as end:
+        commands.main(["models", "rcv"])
+    assert end.value.code == 2 and "unknown model 'rcv', did you mean rvc? Known: nano, sf" in capsys.readouterr().err
+
+
+def test_nano_is_a_name(monkeypatch, tmp_path):
+    assert resolve("nano").samefile(DEFAULT_MODEL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nano").mkdir()
+    assert str(resolve("nano")) == "nano"  # a folder of the user goes before a name
+
+
+def test_nanos_card_counts_its_parameters():
+    loaded = load_checkpoint(DEFAULT_MODEL)
+    assert CARDS["nano"].parameters == sum(math.prod(s) for s in expected_shapes(loaded.kind, loaded.config).values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sf", "rvc", "depth_anything_v2_vits", "depth_anything_v2_vitb", "depth_anything_v2_vitl"])
+def test_cards_count_parameters(name):
+    row = published()[name]
+    config = find_system(row.kind).variants[name]()
+    assert CARDS[name].parameters == sum(math.prod(shape) for shape in expected_shapes(row.kind, config).values())
