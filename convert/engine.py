@@ -28,6 +28,7 @@ class Layout(NamedTuple):
 
 SAME = Layout()
 NORM = Layout("scale", (0,))
+EMBEDDING = Layout("embedding", (0, 1))
 LINEAR = Layout("kernel", (1, 0))  # (out, in) -> (in, out)
 CONV1D = Layout("kernel", (2, 1, 0))  # (out, in, k) -> (k, in, out)
 CONV = Layout("kernel", (2, 3, 1, 0))  # (out, in, kh, kw) -> (kh, kw, in, out); in groups too: in is then that of one group
@@ -38,7 +39,7 @@ STATISTICS = {
     "running_mean": Layout("mean", (0,), collection="batch_stats"),
     "running_var": Layout("var", (0,), collection="batch_stats"),
 }
-ORIGINALS = {"kernel": "weight", "scale": "weight"}  # our leaves that have another name there
+ORIGINALS = {"kernel": "weight", "scale": "weight", "embedding": "weight"}  # our leaves that have another name there
 STATISTICS_ORIGINALS = {layout.leaf: name for name, layout in STATISTICS.items()}
 COUNTER = "num_batches_tracked"  # of a BatchNorm: ignored, since momentum needs no count; written as 0, as of a new module
 

@@ -56,7 +56,7 @@ LICENCE = "DepthCrafter: academic use only; Stable Video Diffusion: Stability AI
 def expected_of(config: Part) -> dict[str, tuple[int, ...]]:
     """Path and shape of each parameter of one network. Traces it, computes nothing."""
     from bridgedepth_jax.networks.video.autoencoder import AutoencoderKLTemporalDecoder
-    from bridgedepth_jax.networks.video.clip import CLIPVisionModelWithProjection
+    from bridgedepth_jax.networks.video.clip import FrameEncoder
     from bridgedepth_jax.networks.video.unet import UNetSpatioTemporalConditionModel
 
     shape = lambda *sides: jax.ShapeDtypeStruct(sides, np.float32)
@@ -72,7 +72,7 @@ def expected_of(config: Part) -> dict[str, tuple[int, ...]]:
     elif isinstance(config, VideoAutoencoderConfig):
         network, inputs = AutoencoderKLTemporalDecoder(config), [shape(1, config.factor, config.factor, config.in_channels)]
     else:
-        network, inputs = CLIPVisionModelWithProjection(config), [shape(1, config.image_size, config.image_size, 3)]
+        network, inputs = FrameEncoder(config), [shape(1, config.image_size, config.image_size, 3)]
     tree = jax.eval_shape(network.init, jax.random.key(0), *inputs)
     return {path: leaf.shape for path, leaf in flatten(tree["params"]).items()}
 

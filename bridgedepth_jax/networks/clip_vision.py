@@ -37,8 +37,11 @@ class ClipVisionConfig:
     def __post_init__(self) -> None:
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act {self.hidden_act!r}, expected one of {', '.join(ACTIVATIONS)}")
-        if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        if self.image_size % self.patch_size or self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"image_size {self.image_size} and hidden_size {self.hidden_size}, expected multiples of patch_size "
+                f"{self.patch_size} and num_attention_heads {self.num_attention_heads}"
+            )
 
 
 def quick_gelu(x: Array) -> Array:
@@ -53,14 +56,6 @@ def clip_normalize(image: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
     """RGB in 0..1 to CLIP's pixels."""
     mean, std = (jnp.asarray(v, image.dtype).reshape(1, 1, 1, 3) for v in (CLIP_MEAN, CLIP_STD))
     return (image - mean) / std
-
-
-class _Positions(nn.Module):
-    tokens: int
-
-    @nn.compact
-    def __call__(self, dim: int) -> Float[Array, "T D"]:
-        return self.param("weight", normal_002, (self.tokens, dim))
 
 
 class ClipVisionEmbeddings(nn.Module):
@@ -80,7 +75,8 @@ class ClipVisionEmbeddings(nn.Module):
         x = patches.reshape(len(pixels), -1, c.hidden_size)
         cls = self.param("class_embedding", normal_002, (c.hidden_size,)).astype(dtype)
         x = jnp.concatenate([jnp.broadcast_to(cls.reshape(1, 1, -1), (len(x), 1, c.hidden_size)), x], axis=1)
-        return x + _Positions(x.shape[1], name="position_embedding")(c.hidden_size).astype(dtype)[None]
+        places = nn.Embed(x.shape[1], c.hidden_size, embedding_init=normal_002, dtype=dtype, name="position_embedding")
+        return x + places.embedding.astype(dtype)[None]
 
 
 class ClipAttention(nn.Module):

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from bridgedepth_jax.convert.engine import CONV, LINEAR, NORM, SAME, Rules, table
+from bridgedepth_jax.convert.engine import CONV, EMBEDDING, LINEAR, NORM, SAME, Rules, table
 
 
 def _none(*_: Any) -> Any:
@@ -20,7 +20,7 @@ FLUX = Rules(
 CLIP_VISION = Rules(
     layouts=table(
         ("bias|class_embedding", SAME),
-        (r"position_embedding\.weight", SAME),
+        (r"position_embedding\.weight", EMBEDDING),
         (r"patch_embedding\.weight", CONV),
         (r"(pre_layrnorm|post_layernorm|layer_norm[12])\.weight", NORM),
         (r"(q_proj|k_proj|v_proj|out_proj|fc1|fc2|visual_projection)\.weight", LINEAR),

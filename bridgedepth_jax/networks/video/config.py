@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.networks.clip_vision import ClipVisionConfig
 from bridgedepth_jax.networks.config import Dtype
 from bridgedepth_jax.networks.diffusion.config import AutoencoderConfig, check_class, check_rest, get, make
 
@@ -167,30 +168,19 @@ class VideoAutoencoderConfig(AutoencoderConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageEncoderConfig:
-    """CLIPVisionModelWithProjection; the defaults are ViT-H/14."""
+class ImageEncoderConfig(ClipVisionConfig):
+    """The image encoder of Stable Video Diffusion; the defaults are ViT-H/14's."""
 
     hidden_size: int = 1280
     intermediate_size: int = 5120
     num_hidden_layers: int = 32
-    num_attention_heads: int = 16
-    image_size: int = 224
-    patch_size: int = 14
     projection_dim: int = 1024
-    layer_norm_eps: float = 1e-5
-    dtype: Dtype = "float32"
-
-    def __post_init__(self) -> None:
-        if self.image_size % self.patch_size or self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"image_size {self.image_size} and hidden_size {self.hidden_size}, expected multiples of patch_size "
-                f"{self.patch_size} and num_attention_heads {self.num_attention_heads}"
-            )
+    hidden_act: Literal["quick_gelu", "gelu"] = "gelu"
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any], source: str) -> Self:
         """Of image_encoder/config.json. InputError, with `source`, for what is not implemented."""
-        keys = [field.name for field in dataclasses.fields(cls) if field.name != "dtype"]
+        keys = [field.name for field in dataclasses.fields(cls) if field.name not in ("dtype", "hidden_act")]
         check_rest(config, _CLIP_FIXED, {*keys, *_CLIP_WITHOUT_EFFECT}, source)
         if config.get("hidden_act", "quick_gelu") != "gelu":  # the library's own default is another function
             raise InputError(f"{source}: has no hidden_act, expected 'gelu'")
@@ -199,7 +189,7 @@ class ImageEncoderConfig:
     def to_diffusers(self) -> dict[str, Any]:
         """The config.json of this network."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "dtype"}
-        return {"architectures": ["CLIPVisionModelWithProjection"], "hidden_act": "gelu", "num_channels": 3, **values}
+        return {"architectures": ["CLIPVisionModelWithProjection"], "num_channels": 3, **values}
 
 
 @dataclasses.dataclass(frozen=True)

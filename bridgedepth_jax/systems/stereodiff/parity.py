@@ -26,7 +26,7 @@ from bridgedepth_jax.networks.croco.config import PairConfig
 from bridgedepth_jax.networks.croco.network import PairNetwork
 from bridgedepth_jax.networks.video import schedule
 from bridgedepth_jax.networks.video.autoencoder import AutoencoderKLTemporalDecoder
-from bridgedepth_jax.networks.video.clip import CLIPVisionModelWithProjection, resize_frames
+from bridgedepth_jax.networks.video.clip import FrameEncoder, resize_frames
 from bridgedepth_jax.networks.video.config import (
     ImageEncoderConfig,
     VideoAutoencoderConfig,
@@ -355,7 +355,7 @@ def check_clip(case: str, golden: Arrays, context: Context) -> Iterator[Row]:
             every = int(match[4] or 1)
             found = resize_frames(source, size)[:, ::every, ::every]
             yield Row(case, f"{key.replace('_', ' ')}, of RMS", relative(found, golden[key]), context.network)
-    network = CLIPVisionModelWithProjection(config)
+    network = FrameEncoder(config)
     embedding, tokens = jax.jit(lambda p, x: network.apply({"params": p}, x))(params, images)  # type: ignore[misc]
     yield Row(case, "image embedding, of RMS", relative(embedding, golden["image_embeds"]), context.network)
     for key in golden:

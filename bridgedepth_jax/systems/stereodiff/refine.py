@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.video import schedule
 from bridgedepth_jax.networks.video.autoencoder import AutoencoderKLTemporalDecoder
-from bridgedepth_jax.networks.video.clip import CLIPVisionModelWithProjection
+from bridgedepth_jax.networks.video.clip import FrameEncoder
 from bridgedepth_jax.networks.video.unet import UNetSpatioTemporalConditionModel
 from bridgedepth_jax.systems.stereodiff import windows
 from bridgedepth_jax.systems.stereodiff.config import RefineOptions, VideoDiffusionConfig
@@ -44,7 +44,7 @@ class VideoDiffusion:
         self.params = {name: jax.device_put(params[name]) for name in ("unet", "vae", "image_encoder")}
         self.dtype = np.result_type(jax.tree.leaves(self.params["vae"])[0].dtype, np.float32)
         vae, unet = AutoencoderKLTemporalDecoder(config.vae), UNetSpatioTemporalConditionModel(config.unet)
-        clip = CLIPVisionModelWithProjection(config.image_encoder)
+        clip = FrameEncoder(config.image_encoder)
         self._encode = jax.jit(lambda params, x: vae.apply({"params": params}, x, method="encode"))
         self._decode = jax.jit(lambda params, z: vae.apply({"params": params}, z[None], method="decode")[0])  # type: ignore[index]
         self._embed = jax.jit(lambda params, x: clip.apply({"params": params}, x)[0])

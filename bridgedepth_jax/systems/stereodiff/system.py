@@ -22,7 +22,7 @@ def init_pairs(config: PairConfig, key: Array) -> Weights:
 def init_diffusion(config: VideoDiffusionConfig, key: Array) -> Weights:
     """Initial weights of U-Net, autoencoder and image encoder, by these names."""
     from bridgedepth_jax.networks.video.autoencoder import AutoencoderKLTemporalDecoder
-    from bridgedepth_jax.networks.video.clip import CLIPVisionModelWithProjection
+    from bridgedepth_jax.networks.video.clip import FrameEncoder
     from bridgedepth_jax.networks.video.unet import UNetSpatioTemporalConditionModel
 
     keys, side, frames = jax.random.split(key, 3), config.unet.multiple, 1
@@ -34,7 +34,7 @@ def init_diffusion(config: VideoDiffusionConfig, key: Array) -> Weights:
     networks: dict[str, tuple[Any, tuple[Array, ...]]] = {
         "unet": (UNetSpatioTemporalConditionModel(config.unet), (sample, jnp.zeros(1), context, ids)),
         "vae": (AutoencoderKLTemporalDecoder(config.vae), (image,)),
-        "image_encoder": (CLIPVisionModelWithProjection(config.image_encoder), (jnp.zeros((1, seen, seen, 3)),)),
+        "image_encoder": (FrameEncoder(config.image_encoder), (jnp.zeros((1, seen, seen, 3)),)),
     }
     return {
         name: network.init(key, *inputs)["params"]
