@@ -123,12 +123,16 @@ class System(NamedTuple):
     depth: Callable[[Any], Callable[[Weights, Array], Array]] | None = None  # (config) -> f(weights, image): of one view
     holds: Callable[[Any, Weights, str], None] | None = None  # (config, weights, dtype): InputError naming the layer it cannot
     moved: Mapping[str, str] = {}  # keys of older configs and runs -> where they are now
-    monocular: bool = False  # `estimate` looks at the left image alone
     multiple: int = 1  # of the sides of what the network computes on
     minimum: int = 1  # pixels, of each side of an image
     reach: Callable[[Any], float] | None = None  # (config) -> largest disparity that is looked for, pixels as seen
     rules: str = ""  # "module:NAME" of its converter's rules
     imagenet: Callable[[str, Any], Mapping[str, Any]] | None = None  # (file, config) -> {path: array} of ImageNet weights
+
+    @property
+    def monocular(self) -> bool:
+        """One view is enough: `estimate`, where there is one, looks at the left image alone."""
+        return self.depth is not None
 
 
 DEFAULT = "bridgedepth"  # of a config, and of runs from before there were others

@@ -122,7 +122,6 @@ SINGLENET = System(
     objective=single_objective,
     check=check_single,
     estimate=single_estimate,
-    monocular=True,
     depth=single_depth,
     multiple=32,
     minimum=64,
