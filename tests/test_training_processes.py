@@ -20,6 +20,7 @@ def start(workdir, steps, devices, coordinator="-", processes=1, number=0):
     environment = os.environ | {
         "PYTHONPATH": str(PROGRAM.parents[1]),
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONFAULTHANDLER": "1",
     }
     command = [sys.executable, str(PROGRAM), str(workdir), str(steps), coordinator, str(processes), str(number)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -32,6 +33,17 @@ def start_two(workdir, steps):
     return [start(workdir, steps, 4, coordinator, 2, number) for number in range(2)]
 
 
+def ended(processes, timeout):
+    """What each printed; those that do not end say where they stand, and are not left behind."""
+    try:
+        return [process.communicate(timeout=timeout)[0] for process in processes]
+    except subprocess.TimeoutExpired:
+        for process in processes:
+            process.send_signal(signal.SIGABRT)
+        said = "\n---\n".join(process.communicate()[0] for process in processes)
+        raise AssertionError(f"not ended after {timeout} s:\n{said}") from None
+
+
 def steps_of(workdir):
     path = workdir / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -39,10 +51,10 @@ def steps_of(workdir):
 
 def test_two_processes_equal_one(tmp_path):
     both = start_two(tmp_path / "two", 8)
-    outputs = [process.communicate(timeout=300)[0] for process in both]
+    outputs = ended(both, 300)
     assert [process.returncode for process in both] == [0, 0], outputs
-    one = start(tmp_path / "one", 8, 1)
-    assert "finished after 8 steps" in one.communicate(timeout=300)[0]
+    (said,) = ended([start(tmp_path / "one", 8, 1)], 300)
+    assert "finished after 8 steps" in said
     rows = [steps_of(tmp_path / name) for name in ("one", "two")]
     losses = [[row["loss"] for row in run] for run in rows]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
@@ -71,7 +83,7 @@ def test_a_cluster_says_which_process_this_is():
         )
         for i in range(2)
     ]  # fmt: skip
-    said = [process.communicate(timeout=120)[0].split()[-2:] for process in started]
+    said = [words.split()[-2:] for words in ended(started, 120)]
     assert said == [["2", "0"], ["2", "1"]]
     alone = subprocess.run([sys.executable, "-c", CLUSTER], env=plain, capture_output=True, text=True)
     assert "--cluster: no cluster that JAX knows says which process this is" in alone.stderr
@@ -88,7 +100,7 @@ def test_the_death_of_one_process_ends_the_other_with_an_error(tmp_path):
     try:
         wait_for_steps(tmp_path, 3, both)
         both[1].kill()
-        both[0].communicate(timeout=120)
+        ended(both[:1], 120)
         assert both[0].returncode != 0
     finally:
         for process in both:
@@ -101,7 +113,7 @@ def test_sigterm_to_one_process_saves_and_ends_both(tmp_path):
     try:
         wait_for_steps(tmp_path, 3, both)
         both[1].send_signal(signal.SIGTERM)
-        outputs = [process.communicate(timeout=120)[0] for process in both]
+        outputs = ended(both, 120)
         assert [process.returncode for process in both] == [0, 0], outputs
         assert "stopped by SIGTERM" in outputs[0]
     finally:

@@ -107,7 +107,6 @@ class _Run:
                 batch, host = next(stream)
                 waited = time.perf_counter() - began
                 self.lost += waited
-                health = self._health(batch)  # of the weights that the step begins with
                 with self._losing(first=self.step == self.first):  # it compiles
                     health = self._health(batch)  # of the weights that the step begins with
                     self.state, metrics, shown = self.advance(self.state, self.frozen, batch)
@@ -151,6 +150,7 @@ class _Run:
         self.waits.append(waited)
         if (step + 1) % self.experiment.run.print_every:
             return {}
+        jax.block_until_ready(self.state)  # two programs that wait for other processes never run side by side
         waits, steps = multihost_utils.process_allgather(np.float32(sum(self.waits))), len(self.waits)
         self.waits.clear()
         slowest = int(np.argmax(waits))
