@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bridgedepth_jax.convert.engine import check_fit
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.networks.diffusion.autoencoder import AutoencoderKL
@@ -110,10 +111,7 @@ def fit_state(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int,
             leaves[path] = found
     named = {text.split(" ")[0] for text in wrong}
     missing = [name for name in map(name_of, sorted(set(expected) - set(leaves))) if name not in named]
-    problems = [("missing", missing), ("not part of this network", unused), ("wrong", wrong)]
-    texts = [f"{len(names)} {what}: {', '.join(names)}" for what, names in problems if names]
-    if texts:
-        raise InputError(f"{source}: its tensors do not fit the network; {'; '.join(texts)}")
+    check_fit(source, missing, unused, wrong)
     return unflatten(leaves)
 
 

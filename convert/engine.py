@@ -7,7 +7,7 @@ BatchNorm are weights of the collection `batch_stats` (`bn1.running_mean` is `ba
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,7 @@ STATISTICS = {
 }
 ORIGINALS = {"kernel": "weight", "scale": "weight", "embedding": "weight"}  # our leaves that have another name there
 STATISTICS_ORIGINALS = {layout.leaf: name for name, layout in STATISTICS.items()}
+SHOWN = 20  # names of tensors in a message
 COUNTER = "num_batches_tracked"  # of a BatchNorm: ignored, since momentum needs no count; written as 0, as of a new module
 
 
@@ -175,11 +176,20 @@ def convert_state(
             leaves[path] = ours
     missing = [rules.name(path) for path in sorted(set(expected) - set(leaves))]
     missing = [name for name in missing if not any(text.startswith(f"{name} ") for text in wrong)]
-    problems = [("missing", missing), ("not part of this network", unused), ("wrong", wrong)]
-    if missing or unused or wrong:
-        texts = [f"{len(names)} {what}: {', '.join(names)}" for what, names in problems if names]
-        raise InputError(f"{source}: its tensors do not fit the network; {'; '.join(texts)}")
+    check_fit(source, missing, unused, wrong)
     return leaves
+
+
+def check_fit(source: object, missing: Sequence[str], unused: Sequence[str], wrong: Sequence[str]) -> None:
+    """InputError that names the tensors which a file lacks, has beyond the network, or has in another shape."""
+    problems = (("missing", missing), ("not part of this network", unused), ("wrong", wrong))
+    texts = [
+        f"{len(names)} {what}: {', '.join(names[:SHOWN])}" + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        for what, names in problems
+        if names
+    ]
+    if texts:
+        raise InputError(f"{source}: its tensors do not fit the network; {'; '.join(texts)}")
 
 
 def restore_state(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bridgedepth_jax.convert import diffusion
-from bridgedepth_jax.convert.engine import original_shape
+from bridgedepth_jax.convert.engine import check_fit, original_shape
 from bridgedepth_jax.convert.rules.bridge_mde import FLUX
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.diffusion.config import AutoencoderConfig, FlowConfig, FluxConfig
@@ -81,9 +81,7 @@ def read_transformer(tensors: Mapping[str, np.ndarray], config: FluxConfig, sour
             leaves[path] = value if layout.axes is None else value.transpose(layout.axes)
     named = {text.split(" ")[0] for text in wrong}
     missing = [name for path in sorted(set(expected) - set(leaves)) if (name := FLUX.name(path)) not in named]
-    problems = [("missing", missing), ("not part of this network", unused), ("wrong", wrong)]
-    if missing or unused or wrong:
-        raise InputError(f"{source}: " + "; ".join(f"{len(n)} {what}: {', '.join(n[:5])}" for what, n in problems if n))
+    check_fit(source, missing, unused, wrong)
     return unflatten(leaves)
 
 

@@ -292,6 +292,10 @@ def drop(state):
             r"1 not part of this network: head\.extra\.weight$",
         ),
         (lambda s: s.update({"more": np.zeros(2, np.float32)}), "1 not part of this network: more$"),
+        (
+            lambda s: s.update({f"more{i:02}": np.zeros(2, np.float32) for i in range(25)}),
+            "25 not part of this network: (more[0-9]{2}, ){19}more19 and 5 more$",
+        ),
         (lambda s: (drop(s), s.update(more=np.zeros(2, np.float32))), "2 missing: .*; 1 not part of this network: more$"),
         (
             lambda s: s.update({"infer_score_head.bias": np.zeros(3, np.float32)}),
