@@ -48,9 +48,12 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"--last {args.last}, expected 1 to --steps {args.steps}, or random")
     last: Any = args.last if args.last == "random" else int(args.last)
     task = RewardTask(steps=args.steps, last=last, depth=1.0, aesthetic=0.0)
+    try:
+        height, width = (int(side) for side in args.size.split(","))
+    except ValueError:
+        raise InputError(f"--size {args.size}, expected height,width") from None
     make_folder(args.out, "--out")
     start = time.perf_counter()
-    height, width = (int(side) for side in args.size.split(","))
     data = trials.scenes(args.scenes, (height, width), args.seed)
     images, inverse = data
     held = trials.scenes(128, (height, width), args.seed + trials.UNSEEN).inverse

@@ -211,6 +211,9 @@ def test_pairs_are_ordered_strictly():
     assert mono.ordered(prediction, pairs, "x.jpg") == [True, False, False]
     with pytest.raises(InputError, match=r"x.jpg, pair 0: point2 \[3, 0\] is outside the image of 3 x 4"):
         mono.ordered(prediction, [pair([0, 0], [3, 0], "point1")], "x.jpg")
+    for wrong in ({"point1": [0, 0]}, pair([0, 0], [1, "x"], "point1"), pair([0], [0, 0], "point1"), [0, 0]):
+        with pytest.raises(InputError, match=r"x.jpg, pair 0: .*, expected point[12] as \[row, column\]"):
+            mono.ordered(prediction, [wrong], "x.jpg")  # type: ignore[list-item]
     assert mono.accuracies({"a/in/1.jpg": [True, False], "a/out/2.jpg": [True]}) == {
         "in": (50.0, 2), "all": (pytest.approx(200 / 3), 3), "out": (100.0, 1)
     }  # fmt: skip

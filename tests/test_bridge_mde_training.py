@@ -327,8 +327,10 @@ def test_labels_refuse(checkpoints, photos, tmp_path, capsys):
     images = ("--images", photos, "--size", 28)
     relative = ("--checkpoint", checkpoints / "relative")
     assert "expected i/n with i from 0 below n" in refused(*relative, *images, "--out", tmp_path / "o", "--shard", "2/2")
+    assert "--size 13, expected at least 14" in refused(*relative, *images[:2], "--size", 13, "--out", tmp_path / "o")
     assert "lies inside --images" in refused(*relative, *images, "--out", photos / "labels")
     metric = refused("--checkpoint", checkpoints / "metric", *images, "--out", tmp_path / "o")
+    assert not (tmp_path / "o").exists()
     assert "gives metres, expected one of relative depth" in metric
     label(checkpoints, photos, tmp_path / "made")
     other = save_tiny(tmp_path / "other", seed=1)
