@@ -43,8 +43,13 @@ def main(argv: list[str] | None = None) -> None:
     check_apart(args.out, {"--depth": args.depth})
     if args.format:
         find_depth_format(args.format, "--format")
-    if args.per_depth < 1:
-        raise InputError(f"--per-depth {args.per_depth}, expected at least 1")
+    if args.per_depth < 1 or (args.steps is not None and args.steps < 1):
+        raise InputError(f"--per-depth {args.per_depth}, --steps {args.steps}: expected at least 1")
+    try:
+        size = tuple(int(side) for side in args.size.split(",")) if args.size else None
+        assert size is None or (len(size) == 2 and min(size) > 0)
+    except (ValueError, AssertionError):
+        raise InputError(f"--size {args.size}, expected height,width in pixels") from None
     files = {
         path.relative_to(args.depth).as_posix(): path
         for path in sorted(args.depth.rglob("*"))
@@ -56,7 +61,6 @@ def main(argv: list[str] | None = None) -> None:
     if checkpoint.kind != "flux-depth":
         raise InputError(f"--checkpoint {args.checkpoint} holds {checkpoint.kind}, expected flux-depth")
     config = checkpoint.config
-    size = tuple(int(side) for side in args.size.split(",")) if args.size else None
     identity = {
         "checkpoint": hashlib.sha256((args.checkpoint / DIGESTS).read_bytes()).hexdigest(),
         "seed": args.seed, "steps": args.steps or config.steps, "size": args.size,

@@ -1,6 +1,7 @@
 """Shows that a training run survives anything: killed, stopped, moved to other devices, split over processes.
 
 python scripts/kill_resume.py --out runs/kill_resume [--checks kill sigterm devices processes partner] [--steps 40 --kills 20]
+python scripts/kill_resume.py --out runs/kill_resume_mono --config configs/bridge_mde/nano.py --checks kill --kills 5
 
 kill       `kill -9` at random moments and start again: parameters and logged losses equal an unbroken run bit for bit
 sigterm    the same with SIGTERM, which must save and exit with 0
@@ -33,17 +34,17 @@ from bridgedepth_jax.training.export import load_run
 FLOAT64 = "--config.model.dtype=float64"
 ROOT = Path(__file__).resolve().parents[1]
 CHECKS = ("kill", "sigterm", "devices", "processes", "partner")
-COMPARED = ("loss", "epe_train", "grad_norm", "rate", "loss_prop", "init", "loss_disp", "loss_recurrent")
+COMPARED = ("loss", "epe_train", "grad_norm", "rate", "loss_prop", "init", "loss_disp", "loss_recurrent", "ssi", "gm")
 
 
 class Runs:
-    """Starts train.py on the tiny network of configs/debug.py."""
+    """Starts train.py on a config, by default the tiny network of configs/debug.py."""
 
-    def __init__(self, out: Path, steps: int) -> None:
-        self.out, self.steps = out, steps
+    def __init__(self, out: Path, steps: int, config: str = "configs/debug.py") -> None:
+        self.out, self.steps, self.config = out, steps, config
         self.options = [
             "--config",
-            str(ROOT / "configs" / "debug.py"),
+            str(ROOT / config),
             f"--config.solver.max_iter={steps}",
             "--config.solver.batch_size=8",
             "--config.run.latest_every=2",
@@ -94,7 +95,7 @@ def log_of(workdir: Path) -> list[dict]:
 
 def check_equal(name: str, a: Path, b: Path) -> None:
     """Bit for bit: the log's results and the last state."""
-    logs = [[{key: row[key] for key in ("step", *COMPARED)} for row in log_of(path)] for path in (a, b)]
+    logs = [[{key: row[key] for key in ("step", *COMPARED) if key in row} for row in log_of(path)] for path in (a, b)]
     if logs[0] != logs[1]:
         steps = [x["step"] for x, y in zip(*logs, strict=False) if x != y]
         raise SystemExit(f"{name}: the logs differ ({len(logs[0])} and {len(logs[1])} steps, first at {steps[:1]})")
@@ -190,6 +191,7 @@ def pair(runs: Runs, workdir: Path, *extra: str) -> list[subprocess.Popen]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs and their logs")
+    parser.add_argument("--config", default="configs/debug.py", help="of 8 images a step at least; default configs/debug.py")
     parser.add_argument("--checks", nargs="+", default=CHECKS, choices=CHECKS)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--kills", type=int, default=20)
@@ -197,7 +199,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out = args.out.absolute()
     args.out.mkdir(parents=True, exist_ok=True)
-    runs = Runs(args.out, args.steps)
+    runs = Runs(args.out, args.steps, args.config)
     if set(args.checks) & {"kill", "sigterm"}:
         runs.finish(runs.fresh("unbroken"))
     if "kill" in args.checks:
@@ -207,9 +209,9 @@ def main() -> None:
     if "devices" in args.checks:
         devices(runs)
     if "processes" in args.checks:
-        processes(Runs(args.out, 20))
+        processes(Runs(args.out, 20, args.config))
     if "partner" in args.checks:
-        partner(Runs(args.out, 100_000))
+        partner(Runs(args.out, 100_000, args.config))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python scripts/reward_demo.py --out runs/reward_demo --updates 100
 
 Trains, on rendered scenes: two depth networks of other seeds and widths (the reward's and the judge), a generator by flow
 matching, and then the generator by reward gradients (L_D alone) through the last step. Prints the centred cosine of held-out
-maps by both networks before and after, and the images' deviation; writes OUT/results.json and OUT/sheet.png.
+maps by both networks before, in between and after, and the images' deviation; writes OUT/results.json and OUT/sheet.png.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.files import make_folder, replacing
 from bridgedepth_jax.systems.bridge_mde import trials
 from bridgedepth_jax.systems.bridge_mde.generator import nano
-from bridgedepth_jax.systems.bridge_mde.generator.reward import depth_loss
+from bridgedepth_jax.systems.bridge_mde.generator.config import RewardTask
+from bridgedepth_jax.systems.bridge_mde.generator.reward import depth_loss, reward_loss
 from bridgedepth_jax.visualize import colorize
 
 SHOWN = 8
@@ -39,15 +40,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", default="16,20", help="height,width")
     parser.add_argument("--scenes", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=8, help="of the sampler")
-    parser.add_argument("--last", type=int, default=1, help="steps that carry a gradient")
+    parser.add_argument("--last", default="1", help="steps that carry a gradient, or random")
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    if not 1 <= args.last <= args.steps:
-        raise InputError(f"--last {args.last}, expected 1 to --steps {args.steps}")
+    if args.last != "random" and not args.last.isdigit():
+        raise InputError(f"--last {args.last}, expected 1 to --steps {args.steps}, or random")
+    last: Any = args.last if args.last == "random" else int(args.last)
+    task = RewardTask(steps=args.steps, last=last, depth=1.0, aesthetic=0.0)
+    try:
+        height, width = (int(side) for side in args.size.split(","))
+    except ValueError:
+        raise InputError(f"--size {args.size}, expected height,width") from None
     make_folder(args.out, "--out")
     start = time.perf_counter()
-    height, width = (int(side) for side in args.size.split(","))
     data = trials.scenes(args.scenes, (height, width), args.seed)
     images, inverse = data
     held = trials.scenes(128, (height, width), args.seed + trials.UNSEEN).inverse
@@ -70,24 +76,30 @@ def main(argv: list[str] | None = None) -> None:
     sample = nano.make_sampler(args.steps)
     noise = jax.random.normal(keys[1], (len(held), height, width, 3))
 
+    see = lambda name, made: networks[name].apply({"params": weights[name]}, jnp.clip(made, -1, 1))
+
     @jax.jit
     def judged(params: Any) -> Any:
         made = jnp.clip(sample(params, held, noise), -1, 1)
-        depths: Any = {name: networks[name].apply({"params": w}, made) for name, w in weights.items()}
-        agree = {name: 1 - depth_loss(found, held) for name, found in depths.items()}
+        agree = {name: 1 - depth_loss(see(name, made), held) for name in networks}  # type: ignore[arg-type]
         return made, agree, jnp.mean(jnp.std(made, axis=(1, 2, 3)))
 
-    def reward(params: Any, inverse: Any, noise: Any) -> Any:
-        made = jnp.clip(sample(params, inverse, noise, last=args.last), -1, 1)
-        found: Any = networks["reward"].apply({"params": weights["reward"]}, made)
-        return jnp.mean(depth_loss(found, inverse))
+    course: list[Any] = []
+
+    def watch(step: int, params: Any) -> None:
+        course.append(judged(params))
+        words = ", ".join(f"{name} {float(jnp.mean(agree)):.3f}" for name, agree in course[-1][1].items())
+        print(f"  update {step}: centred cosine by {words}; deviation {float(course[-1][2]):.3f}", flush=True)
+
+    loss = reward_loss(task, sample, lambda made: see("reward", made))  # type: ignore[arg-type, return-value]
 
     def reward_batch(step: int) -> tuple[Any, ...]:
-        return inverse[draw(8)], jax.random.normal(jax.random.fold_in(keys[1], step + 1), (8, height, width, 3))
+        key = jax.random.fold_in(keys[1], step + 1)
+        return inverse[draw(8)], jax.random.normal(key, (8, height, width, 3)), jax.random.fold_in(key, 1)
 
-    before = judged(generator)
     print("generator, reward gradients")
-    after = judged(trials.train(reward, generator, args.updates, args.rate, reward_batch, words="depth loss"))
+    trials.train(lambda *given: loss(*given)[0], generator, args.updates, args.rate, reward_batch, watch=watch)
+    before, after = course[0], course[-1]
     result: dict[str, Any] = {"options": {k: str(v) for k, v in vars(args).items()}, "seconds": time.perf_counter() - start}
     draws = np.random.default_rng(0).integers(0, len(held), (2000, len(held)))
     for name in networks:
@@ -96,6 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         result[name] = {"before": float(a.mean()), "after": float(b.mean()), "interval": [float(low), float(high)]}
         print(f"{name}: centred cosine {a.mean():.3f} before, {b.mean():.3f} after, difference {low:+.3f} .. {high:+.3f}")
     result["deviation"] = [float(before[2]), float(after[2])]
+    result["course"] = [{name: float(jnp.mean(agree)) for name, agree in found[1].items()} for found in course]
     print(f"deviation of images {before[2]:.3f} before, {after[2]:.3f} after")
     rows = []
     for i in range(SHOWN):

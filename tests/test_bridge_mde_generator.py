@@ -1,6 +1,7 @@
 """The depth-to-image generator around its networks: conversion, packing, noise, gradients of the last steps, LoRA."""
 
 import json
+from dataclasses import asdict
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,19 @@ import pytest
 
 from bridgedepth_jax import commands
 from bridgedepth_jax.convert import diffusion, flux
+from bridgedepth_jax.convert.aesthetic import read_judge
+from bridgedepth_jax.convert.pth import write_pth
 from bridgedepth_jax.convert.rules.bridge_mde import FLUX
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.networks.clip_vision import ClipVisionConfig
 from bridgedepth_jax.networks.diffusion import flow
 from bridgedepth_jax.networks.diffusion.config import AutoencoderConfig, FlowConfig, FluxConfig
 from bridgedepth_jax.store.checkpoint import flatten, load_checkpoint
 from bridgedepth_jax.store.safetensors import write_safetensors
 from bridgedepth_jax.systems.bridge_mde.generator import lora, pipeline
+from bridgedepth_jax.systems.bridge_mde.generator.aesthetic import aesthetic_score
 from bridgedepth_jax.systems.bridge_mde.generator.config import GeneratorConfig, RewardTask
+from bridgedepth_jax.systems.bridge_mde.generator.reward import draw_last, reward_loss, see_depth
 from bridgedepth_jax.systems.bridge_mde.manifests import expected_tensors
 
 TRANSFORMER = FluxConfig(
@@ -200,6 +206,73 @@ def test_lora_changes_nothing_at_first_and_merges():
     np.testing.assert_array_equal(merged["transformer_blocks_0/ff/net_2/kernel"], 1)
 
 
+def test_files_of_the_aesthetic_reward(tmp_path):
+    """Names as published, the text tower beside them; every tensor arrives, and one that is missing is named."""
+    config = ClipVisionConfig(
+        image_size=28, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, projection_dim=8
+    )
+    rng = np.random.default_rng(0)
+    tower = {
+        name: rng.normal(size=s).astype(np.float32) for name, s in expected_tensors("clip_vit_l14", asdict(config)).items()
+    }
+    layers = {
+        name: rng.normal(size=s).astype(np.float32) for name, s in expected_tensors("aesthetic_mlp", {"width": 8}).items()
+    }
+    others = {"logit_scale": np.ones((), np.float32), "text_model.final_layer_norm.weight": np.ones(4, np.float32)}
+    clip, mlp = tmp_path / "model.safetensors", tmp_path / "mlp.pth"
+
+    def write(state):
+        write_safetensors(clip, {name: (value.dtype, value.shape) for name, value in state.items()}, state.values(), {})
+
+    write(tower | others)
+    write_pth(mlp, layers)
+    found = read_judge(clip, mlp, config)
+    np.testing.assert_array_equal(found.mlp["layers_0"]["kernel"].T, layers["layers.0.weight"])
+    assert sum(leaf.size for leaf in flatten(found.clip).values()) == sum(value.size for value in tower.values())
+    image = jnp.asarray(rng.uniform(-1, 1, (2, 40, 30, 3)), jnp.float32)
+    assert np.isfinite(aesthetic_score(found.clip, found.mlp, image, config)).all()
+    write({name: value for name, value in tower.items() if name != "visual_projection.weight"})
+    with pytest.raises(InputError, match=r"model.safetensors: .*1 missing: visual_projection.weight"):
+        read_judge(clip, mlp, config)
+
+
+def test_an_update_by_rewards(made):
+    """The loop's loss through all of a tiny generator: its weights, its gradient with and without remat, low-rank changes."""
+    config = GeneratorConfig(TRANSFORMER, VAE, FlowConfig(), text_tokens=5, steps=3)
+    weights = flux.convert_flux(made[0], "zeros").params
+    weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights)
+    source, key = jax.random.uniform(jax.random.key(0), (1, 8, 12)), jax.random.key(1)
+    noise = jax.random.normal(key, (1, 4, 6, 4))
+    brightness = lambda image: jnp.mean(image, axis=(1, 2, 3))
+    dark = lambda image: jnp.mean(see_depth(lambda x: 1 - jnp.mean(x, axis=-1) / 255, image, (8, 12)), axis=0, keepdims=True)
+
+    def update(task, params, merge):
+        made = pipeline.make_generator(config, remat=task.remat)
+
+        def generate(params, source, noise, *, last):
+            control = flow.pack(made.encode(weights, pipeline.control_image(source)))
+            return made.decode(weights, made.sample({**weights, "transformer": merge(params)}, control, noise, last=last))
+
+        loss = reward_loss(task, generate, dark, brightness)
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(params, source, noise, key)
+
+    base = weights["transformer"]
+    (value, (found, image)), plain = update(RewardTask(steps=3, last=2, remat=False), base, lambda p: p)
+    np.testing.assert_allclose(value, 0.9 * found.depth_loss - 0.1 * found.aesthetic, rtol=1e-6)
+    np.testing.assert_allclose(found.aesthetic, brightness(image)[0], rtol=1e-5)
+    _, again = update(RewardTask(steps=3, last=2), base, lambda p: p)
+    most = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(plain))
+    assert most > 0
+    for name, leaf in flatten(plain).items():
+        assert jnp.abs(leaf - flatten(again)[name]).max() <= 1e-6 * most, name
+    changes = lora.init_lora(base, key, rank=2)
+    (same, _), low = update(RewardTask(steps=3, last=2), changes, lambda p: lora.merge_lora(base, p))
+    np.testing.assert_allclose(same, value, rtol=1e-6)
+    assert all(bool(jnp.any(leaf)) == name.endswith("/b") for name, leaf in flatten(low).items())
+    drawn = {int(draw_last(RewardTask(steps=3, last="random"), jax.random.key(i))) for i in range(20)}
+    assert drawn == {1, 2, 3}
+
+
 def test_images_of_a_tiny_generator(made, tmp_path, monkeypatch):
     """By the script: two draws a map, the same whatever the shards."""
     import runpy
@@ -231,6 +304,7 @@ def test_images_of_a_tiny_generator(made, tmp_path, monkeypatch):
 
 
 def test_bytes_a_device_of_full_fine_tuning():
-    """18 bytes a parameter, by shapes alone: 13.4 GB on each of 16 devices."""
-    found = flux.bytes_a_device(GeneratorConfig(), 16)
-    assert abs(sum(found.values()) / 1e9 - 13.4) < 0.05
+    """18 bytes a parameter, by shapes alone: 13.4 GB on each of 16 devices, 3.3 on each of 64."""
+    for devices, gigabytes in ((16, 13.4), (64, 3.35)):
+        found = flux.bytes_a_device(GeneratorConfig(), devices)
+        assert abs(sum(found.values()) / 1e9 - gigabytes) < 0.05

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,10 @@ from bridgedepth_jax.data import mono
 from bridgedepth_jax.data.formats import write_pfm, write_png
 from bridgedepth_jax.data.mono_formats import decode_target, hypersim_depth, write_dpt
 from bridgedepth_jax.data.pipeline import DataConfig, make_train_dataset
+from bridgedepth_jax.data.shards import Index, Shard
+from bridgedepth_jax.data.sources import SyntheticOptions, SyntheticSource
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.evaluation import mono_suite
 from bridgedepth_jax.networks.config import DepthConfig
 from bridgedepth_jax.networks.depth_anything import depth_of, init_depth
 from bridgedepth_jax.sharding import make_mesh
@@ -158,6 +162,30 @@ def test_hypersim_s_rays():
     np.testing.assert_allclose(hypersim_depth(distance), 3, rtol=1e-12)
 
 
+def test_hypersim_s_files(tmp_path, monkeypatch):
+    """Half floats under `dataset`, NaN where a ray met nothing."""
+    import h5py
+
+    y, x = np.mgrid[:768, :1024]
+    distance = 3 * np.sqrt((x - 511.5) ** 2 + (y - 383.5) ** 2 + 886.81**2) / 886.81
+    distance[0, 0] = np.nan
+    path = tmp_path / "frame.0000.depth_meters.hdf5"
+    with h5py.File(path, "w") as file:
+        file["dataset"] = distance.astype(np.float16)
+    found = decode_target(path.read_bytes(), "hypersim", "frame")
+    assert not found.valid[0, 0] and found.inverse[0, 0] == 0 and found.valid.sum() == found.valid.size - 1
+    np.testing.assert_allclose(found.inverse[found.valid], 1 / 3, rtol=1e-3)  # half a float's last digit
+    with pytest.raises(InputError, match="frame: no whole HDF5 file with `dataset`"):
+        decode_target(path.read_bytes()[:3000], "hypersim", "frame")
+    with h5py.File(path, "w") as file:
+        file["depth"] = distance
+    with pytest.raises(InputError, match="no whole HDF5 file with `dataset`"):
+        decode_target(path.read_bytes(), "hypersim", "frame")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(InputError, match=r"frame: h5py is not installed, pip install 'bridgedepth-jax\[hypersim\]'"):
+        decode_target(path.read_bytes(), "hypersim", "frame")
+
+
 @pytest.fixture
 def listed(tmp_path):
     """Three images with metric depth and one with a pseudo-label of another size."""
@@ -277,6 +305,18 @@ def test_labels_of_one_run_of_shards_and_of_a_killed_run_are_equal(checkpoints, 
     assert row["size"] == [36, 48] and row["max"] >= row["min"]
 
 
+def test_an_index_survives_two_kills(tmp_path):
+    """A line that was cut off is taken away before the next one, so that the second restart reads what is left."""
+    index = lambda: Index(tmp_path, Shard(), {"checkpoint": "x"})
+    index().add("a", {"n": 1})
+    path = tmp_path / "index-0-of-1.jsonl"
+    for name in ("b", "c"):
+        path.write_bytes(path.read_bytes() + b'{"name": "torn')
+        index().add(name, {"n": 2})
+    last = index()
+    assert list(last.lines) == ["a", "b", "c"] and len(path.read_text().splitlines()) == 3
+
+
 def test_labels_refuse(checkpoints, photos, tmp_path, capsys):
     def refused(*arguments):
         with pytest.raises(SystemExit) as error:
@@ -287,8 +327,10 @@ def test_labels_refuse(checkpoints, photos, tmp_path, capsys):
     images = ("--images", photos, "--size", 28)
     relative = ("--checkpoint", checkpoints / "relative")
     assert "expected i/n with i from 0 below n" in refused(*relative, *images, "--out", tmp_path / "o", "--shard", "2/2")
+    assert "--size 13, expected at least 14" in refused(*relative, *images[:2], "--size", 13, "--out", tmp_path / "o")
     assert "lies inside --images" in refused(*relative, *images, "--out", photos / "labels")
     metric = refused("--checkpoint", checkpoints / "metric", *images, "--out", tmp_path / "o")
+    assert not (tmp_path / "o").exists()
     assert "gives metres, expected one of relative depth" in metric
     label(checkpoints, photos, tmp_path / "made")
     other = save_tiny(tmp_path / "other", seed=1)
@@ -331,6 +373,42 @@ def test_evaluation_of_files(checkpoints, tmp_path, capsys):
     with pytest.raises(SystemExit):
         commands.main([*command, "--count", "3"])
     assert "--count 3: nyuv2 has 2 images" in capsys.readouterr().err
+
+
+def test_metres_of_pairs_are_measured_beside_those_of_one_view(tmp_path, capsys):
+    """KITTI's folders with the right camera: focal length times baseline over the disparity, cut as the protocol cuts."""
+    drive = tmp_path / "KITTI_Eigen" / "2011_09_26" / "2011_09_26_drive_0001_sync"
+    truth = tmp_path / "KITTI_Eigen" / drive.name / "proj_depth" / "groundtruth" / "image_02" / "0000000005.png"
+    for folder in (truth.parent, drive / "image_02" / "data", drive / "image_03" / "data"):
+        folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    left, right = rng.integers(0, 256, (2, 100, 140, 3), np.uint8)
+    write_png(drive / "image_02" / "data" / truth.name, left)
+    write_png(truth, np.full((100, 140), 10 * 256, np.uint16))
+    matrix = lambda shift: f"200 0 70 {shift} 0 200 50 0 0 0 1 0"
+    (drive.parent / "calib_cam_to_cam.txt").write_text(f"P_rect_02: {matrix(10)}\nP_rect_03: {matrix(-90)}\n")  # 0.5 m
+    seen = []
+
+    def predict(*views):
+        seen.append(views)
+        return np.full(views[0].shape[:2], 8, np.float32)  # 200 * 0.5 / 8 = 12.5 m
+
+    method = mono_suite.MonoMethod("x", {}, predict, metric=True, pairs=True)
+    lost = mono_suite.evaluate_set(method, "kitti_eigen", tmp_path)
+    assert not lost["images"] and "image_03" in next(iter(lost["problems"].values()))
+    write_png(drive / "image_03" / "data" / truth.name, right)
+    found = mono_suite.evaluate_set(method, "kitti_eigen", tmp_path)
+    np.testing.assert_array_equal(seen[-1], [left, right])
+    np.testing.assert_allclose([found["means"][name] for name in ("abs_rel", "abs_rel_inverse")], [0.25, 0.2], rtol=1e-6)
+    assert found["protocol"]["words"].startswith("metric, of a pair")
+    scenes = SyntheticOptions(height=40, width=60, max_disparity=8, size=2)
+    exact = iter([SyntheticSource(scenes)[i]["disparity"] for i in range(2)])
+    perfect = mono_suite.MonoMethod("x", {}, lambda left, right: next(exact), metric=True, pairs=True)
+    assert mono_suite.evaluate_set(perfect, "synthetic", tmp_path, synthetic=scenes)["means"]["abs_rel"] < 1e-6
+    with pytest.raises(SystemExit) as error:  # by the command, the default model
+        commands.main(["evaluate", "--root", str(tmp_path), "--out", str(tmp_path / "out"), "--datasets", "kitti_eigen,nyuv2"])
+    words = "nyuv2 has single images, expected one of kitti_eigen, synthetic for a network of pairs"
+    assert error.value.code == 2 and words in capsys.readouterr().err
 
 
 def test_fuse_labels_and_train_on_them(tmp_path):

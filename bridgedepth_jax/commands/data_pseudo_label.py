@@ -14,6 +14,8 @@ from pathlib import Path
 from bridgedepth_jax.commands import options
 from bridgedepth_jax.errors import InputError
 
+PATCH = 14  # pixels, the least side that a network sees
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     from bridgedepth_jax.inference.depth import SHORTER_SIDE
@@ -39,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
 
     shard = Shard.of(args.shard)
     check_apart(args.out, {"--images": args.images})
+    if args.size < PATCH:
+        raise InputError(f"--size {args.size}, expected at least {PATCH}")
     folder = resolve(args.checkpoint)
     predictor = DepthPredictor.load(folder, dtype=args.dtype)
     if predictor.metric:

@@ -2,6 +2,7 @@
 
 bridgedepth evaluate --checkpoint sf --config bridgedepth/zero_shot_evaluation --root data --out results
 bridgedepth evaluate --checkpoint depth_anything_v2_vits --datasets nyuv2,kitti_eigen,da2k --out results-depth
+bridgedepth evaluate --checkpoint sf --datasets kitti_eigen --out results-metres     # of pairs, beside networks of one view
 bridgedepth evaluate --method sgbm --datasets custom:my_pairs.csv --out results-sgbm
 bridgedepth evaluate --protocol eigen --checkpoint runs/mono/export --post-process --root data --out results-eigen
 bridgedepth evaluate --protocol kitti_2015_depth --checkpoint runs/stereo/export --fuse runs/mono/export --out results-fused
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
         return
     import jax
 
+    from bridgedepth_jax.data.mono import EVALUATION
     from bridgedepth_jax.evaluation.mono_suite import SETS as MONO_SETS
     from bridgedepth_jax.evaluation.runner import Evaluator
     from bridgedepth_jax.evaluation.suite import Method, choose, evaluate, from_config, match_sgbm
@@ -93,9 +95,11 @@ def run(args: argparse.Namespace) -> None:
         if getattr(args, name):
             raise InputError(f"--{name.replace('_', '-')} without --protocol, expected one of {', '.join(DEPTH)}")
     names = [name for name in (args.datasets or "").split(",") if name]
-    if names and all(name in MONO_SETS for name in names) and args.method == "network" and single(args.checkpoint):
-        evaluate_single(args, names)
-        return
+    if names and all(name in MONO_SETS for name in names) and args.method == "network":
+        one_view = single(args.checkpoint)
+        if one_view or any(name in EVALUATION or name == "da2k" for name in names):
+            evaluate_single(args, names, pairs=not one_view)
+            return
     if args.list is not None or args.count:
         raise InputError(f"--list and --count are for depth of single images, expected --datasets of {', '.join(MONO_SETS)}")
     protocols, root = from_config(read_config(args.config or CONFIG)) if args.config or not names else ([], "data")
@@ -169,18 +173,24 @@ def single(checkpoint: str | None) -> bool:
     return find_system(read_kind(resolve(checkpoint))).depth is not None
 
 
-def evaluate_single(args: argparse.Namespace, names: list[str]) -> None:
-    """Depth of single images, relative or metric as the network gives it."""
+def evaluate_single(args: argparse.Namespace, names: list[str], *, pairs: bool) -> None:
+    """Depth of single images, relative or metric as the network gives it; of a network of pairs its metres, where the set has
+    the other view."""
     from bridgedepth_jax.build import plain
     from bridgedepth_jax.convert.published import resolve
     from bridgedepth_jax.evaluation import mono_suite
     from bridgedepth_jax.inference.depth import load_single
+    from bridgedepth_jax.inference.stereo import DEFAULT_MODEL, Predictor
     from bridgedepth_jax.store.checkpoint import DIGESTS
 
-    folder = resolve(args.checkpoint)
-    predictor = load_single(folder, dtype=args.dtype)
-    identity = {"sha256": hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest(), "model": plain(predictor.config)}
-    method = mono_suite.MonoMethod(folder.resolve().name, identity, predictor.predict, predictor.metric)
+    folder = DEFAULT_MODEL if args.checkpoint is None else resolve(args.checkpoint)
+    if pairs:
+        stereo = Predictor.load(folder, dtype=args.dtype, check_order=False)
+        predict, metric, config = (lambda left, right: stereo(left, right).disparity), True, stereo.config
+    else:
+        predict, metric, config = load_single(folder, dtype=args.dtype)
+    identity = {"sha256": hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest(), "model": plain(config)}
+    method = mono_suite.MonoMethod(folder.resolve().name, identity, predict, metric, pairs)
     choice = mono_suite.Choice(args.list, args.count, args.limit)
     result = mono_suite.evaluate_mono(method, names, Path(args.root or "data"), Path(args.out), choice, pictures=args.pictures)
     for name, entry in result["datasets"].items():

@@ -148,19 +148,34 @@ class RawCalibration(NamedTuple):
     baseline: float  # metres, between the colour cameras
 
 
+class Cameras(NamedTuple):
+    """Of the colour cameras."""
+
+    left: Float[np.ndarray, "3 4"]  # projection of the rectified left one
+    focal: float  # pixels
+    baseline: float  # metres
+
+
+def read_cameras(folder: Path) -> Cameras:
+    """Of a date's folder. InputError names the file and the entry that is missing or no matrix."""
+    where = folder / "calib_cam_to_cam.txt"
+    entries = _entries(where)
+    left, right = (_matrix(where, entries, f"P_rect_0{camera}", (3, 4)) for camera in (2, 3))
+    focal = float(left[0, 0])
+    return Cameras(left, focal, float(left[0, 3] - right[0, 3]) / focal)
+
+
 def read_calibration(folder: Path) -> RawCalibration:
     """Of a date's folder. InputError names the file and the entry that is missing or no matrix."""
     cameras, scanner = (_entries(folder / name) for name in ("calib_cam_to_cam.txt", "calib_velo_to_cam.txt"))
     where = folder / "calib_cam_to_cam.txt"
-    left, right = (_matrix(where, cameras, f"P_rect_0{camera}", (3, 4)) for camera in (2, 3))
+    left, focal, baseline = read_cameras(folder)
     rectify = np.eye(4)
     rectify[:3, :3] = _matrix(where, cameras, "R_rect_00", (3, 3))
     move = np.eye(4)
     move[:3, :3] = _matrix(folder / "calib_velo_to_cam.txt", scanner, "R", (3, 3))
     move[:3, 3] = _matrix(folder / "calib_velo_to_cam.txt", scanner, "T", (3,))
     width, height = _matrix(where, cameras, "S_rect_02", (2,))
-    focal = float(left[0, 0])
-    baseline = float(left[0, 3] - right[0, 3]) / focal
     return RawCalibration((int(width), int(height)), left @ rectify @ move, focal, baseline)
 
 

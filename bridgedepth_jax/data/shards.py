@@ -57,6 +57,8 @@ class Index:
         self.lines: dict[str, dict[str, Any]] = {}
         for other in sorted(out.glob("index-*.jsonl")):
             self._read(other)
+        if self.path.is_file() and (text := self.path.read_bytes()) and not text.endswith(b"\n"):
+            os.truncate(self.path, text.rfind(b"\n") + 1)  # what a killed process wrote of a line
 
     def _read(self, path: Path) -> None:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -82,9 +84,8 @@ class Index:
         """Appends a line; its files are in place."""
         line = {"name": name, **row, **self.identity}
         self.lines[name] = line
-        torn = self.path.is_file() and self.path.stat().st_size and self.path.read_bytes()[-1:] != b"\n"
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(("\n" if torn else "") + json.dumps(line, sort_keys=True) + "\n")
+            file.write(json.dumps(line, sort_keys=True) + "\n")
             file.flush()
             os.fsync(file.fileno())
 

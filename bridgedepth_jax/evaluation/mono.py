@@ -3,6 +3,7 @@
 Everything in float64 on the host. Letters: H W the ground truth's sides, P pixels that count.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -110,18 +111,21 @@ Annotations = Mapping[str, Sequence[Mapping[str, Any]]]
 def ordered(prediction: Float[np.ndarray, "H W"], pairs: Sequence[Mapping[str, Any]], where: str) -> list[bool]:
     """Which pairs a prediction (larger is nearer, at the image's size) has right: the closer point strictly larger.
 
-    InputError: a point outside the image, or a pair that does not say which is closer.
+    InputError: a point that is missing or outside the image, or a pair that does not say which is closer.
     """
     height, width = prediction.shape
     right = []
     for number, pair in enumerate(pairs):
         values = {}
         for name in ("point1", "point2"):
-            row, column = pair[name]
+            try:
+                row, column = (operator.index(side) for side in pair[name])
+            except (KeyError, TypeError, ValueError):
+                raise InputError(f"{where}, pair {number}: {pair!s:.80}, expected {name} as [row, column]") from None
             if not (0 <= row < height and 0 <= column < width):
                 raise InputError(f"{where}, pair {number}: {name} {[row, column]} is outside the image of {height} x {width}")
             values[name] = prediction[row, column]
-        closer = pair["closer_point"]
+        closer = pair.get("closer_point")
         if closer not in values:
             raise InputError(f"{where}, pair {number}: closer_point {closer!r}, expected point1 or point2")
         other = "point2" if closer == "point1" else "point1"

@@ -1,6 +1,7 @@
 """Monocular networks on whole data sets (spec `mono-training.md` section 5): images, measures, tables, quoted rows.
 
-Whatever predicts: a function of an image, and whether it gives metres. Both AbsRel stand in every table.
+Whatever predicts: a function of an image, and whether it gives metres; or of a pair, whose disparity gives metres where the
+set has the other view and the cameras' focal length and baseline. Both AbsRel stand in every table.
 """
 
 import csv
@@ -16,19 +17,22 @@ import numpy as np
 from tqdm import tqdm
 
 from bridgedepth_jax.data.formats import decode_image, read_bytes
+from bridgedepth_jax.data.kitti_raw import read_cameras
 from bridgedepth_jax.data.mono import DA2K, DA2K_ORIGIN, EVALUATION, MonoFile, find_images, open_mono, read_truth
-from bridgedepth_jax.data.sources import SyntheticOptions
+from bridgedepth_jax.data.sources import SyntheticOptions, SyntheticSource
 from bridgedepth_jax.errors import InputError, unknown
 from bridgedepth_jax.evaluation import mono
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.visualize import colorize
 
 LOW = 0.001  # metres
+FAR = 1e4  # metres of a pair's disparity of 0, beyond every cap
 CAPS = {
     "nyuv2": 10.0, "nyuv2_filled": 10.0, "kitti_eigen": 80.0, "scannet": 10.0, "eth3d_depth": 72.0, "sintel_depth": 72.0,
     "synthetic": 80.0,
 }  # fmt: skip
 SETS = (*EVALUATION, "da2k", "synthetic")
+PAIRS = ("kitti_eigen", "synthetic")  # sets with a second view
 
 # delta1 / AbsRel of the paper's Table 1, and metric ones of Tables 4 and 5: never ours (spec section 11).
 QUOTED: dict[str, dict[str, tuple[float, float]]] = {
@@ -46,12 +50,26 @@ QUOTED_DA2K = {"BRIDGE (T1)": 97.3, "Depth Anything V2 (T1)": 97.1}
 
 
 class MonoMethod(NamedTuple):
-    """What is evaluated: `predict` takes an image (H, W, 3) uint8 and gives a map of any size, larger is nearer; or metres."""
+    """What is evaluated: `predict` takes an image (H, W, 3) uint8 and gives a map of any size, larger is nearer; or metres.
+
+    With `pairs` it takes a left and a right image and gives the disparity (H, W) in their pixels, from which metres follow.
+    """
 
     name: str
     identity: Mapping[str, Any]  # JSON values
-    predict: Callable[[np.ndarray], np.ndarray]
+    predict: Callable[..., np.ndarray]
     metric: bool
+    pairs: bool = False
+
+    def __call__(self, found: "Truth") -> np.ndarray:
+        """The map of an image, metres if `metric`."""
+        if not self.pairs:
+            return self.predict(found.image)
+        assert found.right is not None
+        disparity = self.predict(found.image, found.right).astype(np.float64)
+        depth = np.full(disparity.shape, np.inf)  # as far as can be where the disparity is 0
+        np.divide(found.focal_baseline, disparity, out=depth, where=disparity > 0)
+        return np.minimum(depth, FAR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,23 +111,48 @@ class Truth(NamedTuple):
     name: str
     image: np.ndarray
     truth: np.ndarray  # metres
+    right: np.ndarray | None = None  # the other view, where a pair is asked for
+    focal_baseline: float = 0.0  # pixels times metres
 
 
-def _read(dataset: str, file: MonoFile) -> Truth:
+def _read(dataset: str, file: MonoFile, *, pair: bool) -> Truth:
     image, truth = read_truth(file)
     if dataset == "scannet":  # colour to the depth's size
         image = cv2.resize(image, truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
     if image.shape[:2] != truth.shape:
         raise InputError(f"{file.depth}: depth {truth.shape}, but the image {file.image} is {image.shape[:2]}")
+    right, focal_baseline = None, 0.0
+    if pair:
+        drive = file.image.parents[2]  # KITTI raw's folders, the date's with its calibration
+        cameras = read_cameras(drive.parent)
+        other = drive / "image_03" / "data" / file.image.name
+        right, focal_baseline = decode_image(read_bytes(other), str(other)), cameras.focal * cameras.baseline
+        if right.shape != image.shape:
+            raise InputError(f"{other}: {right.shape[:2]}, but {file.image} is {image.shape[:2]}")
     if dataset == "kitti_eigen":
         window = mono.kitti_window(*truth.shape)
         image, truth = image[window], truth[window]
-    return Truth(file.name, np.ascontiguousarray(image), np.ascontiguousarray(truth))
+        right = None if right is None else np.ascontiguousarray(right[window])
+    return Truth(file.name, np.ascontiguousarray(image), np.ascontiguousarray(truth), right, focal_baseline)
 
 
-def _readers(dataset: str, root: Path, choice: Choice, synthetic: SyntheticOptions | None) -> list[Callable[[], Truth]]:
+def _readers(
+    dataset: str, root: Path, choice: Choice, synthetic: SyntheticOptions | None, *, pairs: bool
+) -> list[Callable[[], Truth]]:
     if dataset == "synthetic":
         options = synthetic or SyntheticOptions()
+        if pairs:
+            scenes = SyntheticSource(dataclasses.replace(options, height=options.height or 384, width=options.width or 640))
+
+            def both(number: int) -> Truth:
+                """Metres are the largest disparity over a pixel's, as below: focal length times baseline is that."""
+                pair = scenes[number]
+                known = pair["valid"] & (pair["disparity"] > 0)
+                truth = np.where(known, options.max_disparity / np.where(known, pair["disparity"], 1), 0)
+                return Truth(pair["name"], pair["left"], truth, pair["right"], options.max_disparity)
+
+            numbers = choice.of([f"{n:08d}" for n in range(len(scenes))], dataset)
+            return [functools.partial(both, number) for number in numbers]
         source = open_mono("synthetic", root, options)
 
         def rendered(number: int) -> Truth:
@@ -122,7 +165,13 @@ def _readers(dataset: str, root: Path, choice: Choice, synthetic: SyntheticOptio
         return [functools.partial(rendered, number) for number in numbers]
     files = find_images(dataset, root)
     numbers = choice.of([file.name for file in files], dataset)
-    return [functools.partial(_read, dataset, files[number]) for number in numbers]
+    return [functools.partial(_read, dataset, files[number], pair=pairs) for number in numbers]
+
+
+def check_pairs(method: MonoMethod, dataset: str) -> None:
+    """InputError: a network of pairs and a set of single images."""
+    if method.pairs and dataset not in PAIRS:
+        raise InputError(f"{dataset} has single images, expected one of {', '.join(PAIRS)} for a network of pairs")
 
 
 def evaluate_set(
@@ -137,6 +186,7 @@ def evaluate_set(
 ) -> dict[str, Any]:
     """What `report compare` reads (per_image, protocol), means, problems by image, and how many fits have a scale up to 0."""
     choice = choice or Choice()
+    check_pairs(method, dataset)
     if dataset == "da2k":
         return _evaluate_da2k(method, root, choice, progress=progress)
     if dataset not in CAPS:
@@ -144,14 +194,14 @@ def evaluate_set(
     images: dict[str, dict[str, float]] = {}
     problems: dict[str, str] = {}
     backwards = 0
-    readers = _readers(dataset, root, choice, synthetic)
+    readers = _readers(dataset, root, choice, synthetic, pairs=method.pairs)
     for read in tqdm(readers, desc=dataset, unit="image", disable=not progress, dynamic_ncols=True):
         try:
             found = read()
         except InputError as error:
             problems[str(error).split(":")[0]] = str(error)
             continue
-        prediction = method.predict(found.image)
+        prediction = method(found)
         crop = mono.crop_of(dataset, *found.truth.shape)
         try:
             measured = mono.evaluate_image(prediction, found.truth, LOW, CAPS[dataset], crop, metric=method.metric)
@@ -166,7 +216,8 @@ def evaluate_set(
         if consume is not None:
             consume(found, prediction, measured)
     means = {name: float(np.mean([row[name] for row in images.values()])) for name in mono.NAMES} if images else {}
-    kind = "metric, without fit" if method.metric else "relative, scale and shift fitted in inverse depth"
+    fitted = "relative, scale and shift fitted in inverse depth"
+    kind = "metric, of a pair" if method.pairs else "metric, without fit" if method.metric else fitted
     words = f"{kind}; {LOW:g} to {CAPS[dataset]:g} m; images: {choice.words()}"
     return _entry(images, problems, means, int(backwards), words)
 
@@ -225,6 +276,8 @@ def evaluate_mono(
     """Every set, and results.json, results.md, images.csv and pictures/ in `out`."""
     if wrong := [name for name in datasets if name not in SETS]:
         raise unknown("monocular evaluation set", wrong[0], SETS)
+    for name in datasets:
+        check_pairs(method, name)
     result: dict[str, Any] = {"method": method.name, "identity": dict(method.identity), "metric": method.metric, "datasets": {}}
     for dataset in datasets:
         drawn: list[int] = []

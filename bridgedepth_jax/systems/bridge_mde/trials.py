@@ -80,9 +80,19 @@ class SmallDepth(nn.Module):
 
 
 def train(
-    loss: Callable[..., Any], params: Any, steps: int, rate: float, batch: Callable[[int], tuple[Any, ...]], *, words: str = ""
+    loss: Callable[..., Any],
+    params: Any,
+    steps: int,
+    rate: float,
+    batch: Callable[[int], tuple[Any, ...]],
+    *,
+    words: str = "",
+    watch: Callable[[int, Any], None] | None = None,
 ) -> Any:
-    """Adam with clipping and a rate that falls straight to 0; `batch(step)` gives the arguments behind the parameters."""
+    """Adam with clipping and a rate that falls straight to 0; `batch(step)` gives the arguments behind the parameters.
+
+    watch: is told the parameters before the first step, and after every quarter.
+    """
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(rate, 0, steps)))
     state = optimiser.init(params)
 
@@ -92,10 +102,15 @@ def train(
         updates, state = optimiser.update(gradients, state)
         return optax.apply_updates(params, updates), state, value
 
+    every = max(1, steps // 4)
     for i in range(steps):
+        if watch and i % every == 0:
+            watch(i, params)
         params, state, value = step(params, state, *batch(i))
-        if words and i % max(1, steps // 4) == 0:
+        if words and i % every == 0:
             print(f"  {words}, step {i}: {float(value):.4f}", flush=True)
+    if watch:
+        watch(steps, params)
     return params
 
 
