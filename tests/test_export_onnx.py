@@ -34,23 +34,30 @@ INDEX = np.random.default_rng(1).integers(0, 4, (2, 3, 6)).astype(np.int32)
 take = jnp.take_along_axis
 PROGRAMS = {
     "operators": lambda x: jnp.sin(x) * jnp.cos(x) - jnp.exp(-x) / (1 + jnp.tanh(x) ** 2) + lax.erf(x) + jnp.abs(jnp.floor(x)),
+    "more operators": lambda x: jnp.log(jnp.abs(x)) + jnp.tan(x) * jax.nn.sigmoid(x) - jnp.ceil(x),
     "powers": lambda x: jnp.square(x) + x**3 + lax.integer_pow(x, -2) + lax.rsqrt(jnp.sqrt(x * x + 1)) + jnp.abs(x) ** 0.7,
+    "high and no powers": lambda x: lax.integer_pow(x, 9) + lax.integer_pow_p.bind(x, y=0),
     "comparisons": lambda x: jnp.where((x > 0) & ~(x == 1) | (x != x) | (x <= -1), jnp.clip(x, -0.5, 0.5), jnp.sign(x)),
+    "comparisons of equals": lambda x: (x.round() < 1) ^ (x.round() <= -1) ^ (x.round() > 0) ^ (x.round() >= 2) | (x > 2),
+    "limits": lambda x: lax.clamp(-0.5, x, 0.5) + lax.clamp(0.5, x, -0.5),  # the higher one wins
     "rounding": jnp.round,
     "chosen booleans": lambda x: jnp.where(x > 0.5, x < 1, x > -1),
-    "finite": lambda x: jnp.isfinite(x / jnp.where(x > 0, 0.0, 1.0)),
-    "remainder": lambda x: lax.rem(x, jnp.full_like(x, 0.3)),
+    "finite": lambda x: jnp.isfinite(jnp.exp(1000 * x)) != jnp.isfinite(1e38 * jnp.log(jnp.round(x))),  # both infinities, NaN
+    "remainder": lambda x: lax.rem(x, jnp.full_like(x, 0.3)) + lax.rem((10 * x).astype(int), 3),
     "reductions": lambda x: x.sum((1, 3)) + x.max((1, 3)) * x.min((1, 3)) + x.prod((1, 3)),
     "any and all": lambda x: jnp.any(x > 1, 2) | jnp.all(x > -1, 2),
     "running sums": lambda x: lax.cumsum(x, 2) + lax.cumsum(x, 2, reverse=True),
     "broadcasts": lambda x: jnp.broadcast_to(x[:, :1, :, None], (2, 3, 4, 6, 5)).sum(1) * jnp.arange(6.0).reshape(1, 1, 6, 1),
+    "first of equals": lambda x: jnp.argmax(jnp.round(x), 3) - 10 * jnp.argmin(jnp.round(x), 3),
     "order": lambda x: jnp.sort(x, 2) + jnp.argmax(x, 2, keepdims=True) - jnp.argmin(x, 2, keepdims=True),
     "largest": lambda x: lax.top_k(x, 3)[0] * lax.top_k(jnp.abs(jnp.round(x)), 3)[1],  # equal values: the first one first
+    "largest of the second axis": lambda x: lax.top_k(x, 2, axis=1)[0],
     "edges": lambda x: jnp.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)), mode="edge"),
     "padding and cuts": lambda x: lax.pad(x, 2.0, ((0, 0, 0), (1, 2, 0), (-1, 1, 0), (0, -2, 0))),
     "padded booleans": lambda x: lax.pad(x > 0, True, ((0, 0, 0), (1, 0, 0), (0, 0, 0), (0, 0, 0))),
-    "pieces": lambda x: jnp.concatenate([*jnp.split(x, (1, 3), 2)[::-1], x[:, :, ::-2], jnp.flip(x, 3)], 2),
+    "pieces": lambda x: jnp.concatenate([*jnp.split(x, (1, 2), 2)[::-1], x[:, :, ::-2], jnp.flip(x, 3)], 2),
     "stacks": lambda x: jnp.stack([x, 2 * x], 1).transpose(3, 1, 0, 2, 4).reshape(4, -1),
+    "unstacked": lambda x: sum(i * part for i, part in enumerate(jnp.unstack(x, axis=1))),
     "rolls and tiles": lambda x: jnp.tile(jnp.roll(x, (1, -2), (1, 3)), (1, 2, 1, 1)),
     "loops": lambda x: lax.scan(lambda c, row: (c + row, c * row), x[0], x, reverse=True)[1],
     "long loops": lambda x: jnp.vstack(
@@ -63,21 +70,48 @@ PROGRAMS = {
     "maps": lambda x: lax.map(lambda row: row @ row.swapaxes(-1, -2), x),
     "products": lambda x: jnp.einsum("bhij,bkij->jhbk", x, x) + jnp.einsum("bhij,ck->bhkij", x, x[0, 0, :3]).sum(),
     "batched products": lambda x: jnp.einsum("bhij,bhkj->hbik", x, x),
+    "batched products of two axes": lambda x: lax.dot_general(x, x[:, 0], (((3,), (2,)), ((0,), (0,)))),
+    "products of crossed axes": lambda x: lax.dot_general(x, x.swapaxes(2, 3), (((2, 3), (3, 2)), ((), ()))),
+    "products of halves": lambda x: lax.dot_general(
+        x[0, 0].astype(np.float16), x[0, 1].T.astype(np.float16), (((1,), (0,)), ((), ())), preferred_element_type=np.float32
+    ),
     "convolution": lambda x: lax.conv_general_dilated(
         x, random(3, 2, 5, 7), (2, 1), [(1, 0), (2, 1)], rhs_dilation=(1, 2), dimension_numbers=("NHWC", "HWIO", "NHWC")
     ),
+    "grouped convolution": lambda x: lax.conv_general_dilated(
+        x[..., :4], random(1, 2, 2, 6), (1, 1), "VALID", feature_group_count=2, dimension_numbers=("NHWC", "HWIO", "NCHW")
+    ),
     "rows of one axis": lambda x: jnp.take(x, jnp.asarray([[3, 0], [1, 1]]), 2, mode="clip"),
-    "rows beyond the end": lambda x: jnp.take(x, jnp.argmax(x, 3) + 2, 2, mode="clip"),
-    "filled rows": lambda x: take(x, jnp.argmax(x, 3, keepdims=True) + 2, 3),
-    "known places": lambda x: take(x, jnp.asarray(INDEX[:1, :1, :4, None] % 4), 2, mode="promise_in_bounds"),
+    "rows beyond the ends": lambda x: jnp.take(x, 3 * jnp.argmax(x, 3) - 4, 2, mode="clip"),
+    "known rows beyond the ends": lambda x: jnp.take(x, jnp.asarray([-7, 9, 1]), 2, mode="clip"),
+    "filled rows": lambda x: take(x, 5 * jnp.argmax(x, 3, keepdims=True) - 8, 3),
+    "rows filled with a number": lambda x: jnp.take(x, jnp.argmax(x, 3) + 2, 2, mode="fill", fill_value=7),
+    "filled whole numbers": lambda x: jnp.take(x[0, 0].astype(int), jnp.argmax(x, 3) + 2, 0, mode="fill"),
+    "filled counts": lambda x: jnp.take(jnp.abs(x[0, 0]).astype(np.uint32), jnp.argmax(x, 3) + 2, 0, mode="fill"),
+    "filled booleans": lambda x: jnp.take(x[0, 0] > 0, jnp.argmax(x, 3) + 2, 0, mode="fill"),
+    "filled places in two axes": lambda x: x.at[:, jnp.argmax(x[0, 0], 1), jnp.argmax(x[1, 0], 1)].get(mode="fill"),
+    "known filled places": lambda x: x.at[:, jnp.asarray([0, 9, 1]), jnp.asarray([1, 0, -7])].get(mode="fill"),
+    "known places": lambda x: take(x, jnp.asarray(INDEX[..., None]), 2, mode="promise_in_bounds"),
+    "known places across": lambda x: take(x, jnp.asarray(INDEX[:, :1, :4, None] % 3), 1, mode="promise_in_bounds"),
+    "known places around an axis": lambda x: jax.vmap(lambda a, i: a[:, i])(x, jnp.asarray(INDEX[:, 0])),
+    "places by another order": lambda x: jax.vmap(lambda a, i: a[i], (0, 1))(x[..., 0], jnp.argmax(x.T, 0)[:, 0, :, None] % 3),
+    "places of two axes in another order": lambda x: lax.gather(
+        x[..., 0],
+        (jnp.argmax(x, 3)[..., :1] % 4).swapaxes(0, 1),
+        lax.GatherDimensionNumbers((), (2,), (2,), operand_batching_dims=(0, 1), start_indices_batching_dims=(1, 0)),
+        (1, 1, 1),
+    ),
+    "pieces of rows": lambda x: lax.gather(
+        x, jnp.argmax(x, 3)[..., None] % 4, lax.GatherDimensionNumbers((3, 4, 5), (2,), (2,)), (1, 3, 1, 2)
+    ),
     "computed elements": lambda x: take(x[..., 0], jnp.argmax(x, 3) % 4, 2),
     "computed slices": lambda x: take(x, (jnp.argmax(x, 3) % 4)[..., None], 2, mode="promise_in_bounds"),
     "places in two axes": lambda x: x[:, jnp.argmax(x[0, 0], 1) % 3, jnp.argmax(x[1, 0], 1) % 4],
     "softmax": lambda x: layers.softmax(x),
     "gelu": layers.gelu,
     "layer norm": lambda x: layers.normalize_channels(x, random(5), random(5, seed=1), 1e-3),
-    "instance norm": layers.instance_norm,
-    "depthwise convolution": lambda x: layers.depthwise_conv(x, random(3, 3, 1, 5)),
+    "instance norm": lambda x: layers.instance_norm(0.01 * x),
+    "depthwise convolution": lambda x: layers.depthwise_conv(x, random(5, 5, 1, 5)),
     "relu": jax.nn.relu,
 }  # fmt: skip
 
@@ -132,11 +166,51 @@ def test_a_long_loop_is_one_node_unless_it_computes_in_float16(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "operator"),
+    [
+        ("rows of one axis", "Gather"),
+        ("known places", "Gather"),
+        ("computed elements", "GatherElements"),
+        ("computed slices", "GatherND"),
+        ("softmax", "Softmax"),
+        ("layer norm", "LayerNormalization"),
+        ("instance norm", "InstanceNormalization"),
+        ("depthwise convolution", "Conv"),
+        ("relu", "Relu"),
+    ],
+)
+def test_a_program_takes_the_operator_that_is_meant(name, operator):
+    graph = to_graph(lambda _, x: PROGRAMS[name](x), (), {"x": jax.ShapeDtypeStruct(X.shape, X.dtype)}, ("y",))
+    found = [node.operator for node in graph.nodes]
+    assert found.count(operator) == 1
+
+
+@pytest.mark.parametrize(
     ("program", "named"),
-    [(lambda x: lax.erf_inv(x), "erf_inv"), (lambda x: lax.while_loop(lambda c: c.sum() < 9, lambda c: c + 1, x), "while")],
+    [
+        (lambda x: lax.erf_inv(x), "erf_inv"),
+        (lambda x: lax.while_loop(lambda c: c.sum() < 9, lambda c: c + 1, x), "while"),
+        (lambda x: lax.pad(x, 0.0, ((0, 0, 0), (0, 0, 1), (0, 0, 0), (0, 0, 0))), "pad with interior padding"),
+        (lambda x: lax.sort((x, x), num_keys=2)[0], "sort with 2 keys"),
+        (lambda x: lax.reshape(x, (120,), (3, 2, 1, 0)), "reshape with dimensions"),
+        (lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO), "round with halves away from zero"),
+        (lambda x: x.astype(int) & 3, "and with dtype int32"),
+        (lambda x: lax.select_n((x > 0).astype(int), x, x, x), "select_n with 3 cases"),
+        (
+            lambda x: lax.conv_general_dilated(x[0], x[0, :2, :, :2], (1,), [(1, 1)], lhs_dilation=(2,)),
+            "conv_general_dilated with dilated inputs",
+        ),
+        (
+            lambda x: lax.gather(
+                x, jnp.argmax(x, 3)[..., None] % 2, lax.GatherDimensionNumbers((3, 4, 5, 6), (), (2,)), (2, 3, 2, 5)
+            ),
+            r"gather with slices of \(2, 3, 2, 5\)",
+        ),
+    ],
 )
 def test_what_has_no_row_is_named(program, named, tmp_path):
-    with pytest.raises(InputError, match=f"primitive {named} "):
+    jax.eval_shape(program, X)
+    with pytest.raises(InputError, match=f"primitive {named}.* (has no row|cannot be written to ONNX)"):
         through_onnx(tmp_path / "x.onnx", program, X)
 
 

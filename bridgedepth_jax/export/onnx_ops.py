@@ -56,13 +56,8 @@ def elementwise(
 ) -> Value:
     """One operator over values that broadcast; the result is held as small as they are."""
     held = np.broadcast_shapes(*(value.held for value in values))
-    shape = shape_of(equation)
-    held = (1,) * (len(shape) - len(held)) + held
     names = [graph.tensor(value) for value in values]
-    # A tensor of lower rank is a scalar: what ONNX makes of them has the rank of the largest.
-    rank = max(len(value.held) for value in values)
-    made = graph.node(operator, names, held[len(held) - rank :], dtype or dtype_of(equation), **attributes)
-    return graph.reshape(made, held)._replace(shape=shape) if rank != len(shape) else made._replace(shape=shape)
+    return graph.node(operator, names, held, dtype or dtype_of(equation), **attributes)._replace(shape=shape_of(equation))
 
 
 def _plain(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
@@ -132,11 +127,15 @@ def _select(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
     which, *cases = values
     if which.dtype != np.bool_ or len(cases) != 2:
         raise cannot(equation, f"{len(cases)} cases chosen by {which.dtype}")
-    no, yes = cases
-    if no.dtype == np.bool_:  # onnxruntime has no Where of booleans
-        kept = elementwise(graph, "And", [elementwise(graph, "Not", [which], equation), no], equation)
-        return [elementwise(graph, "Or", [elementwise(graph, "And", [which, yes], equation), kept], equation)]
-    return [elementwise(graph, "Where", [which, yes, no], equation)]
+    return [chosen(graph, which, cases[1], cases[0], equation)]
+
+
+def chosen(graph: Graph, which: Value, yes: Value, no: Value, equation: Any) -> Value:
+    if no.dtype != np.bool_:
+        return elementwise(graph, "Where", [which, yes, no], equation)
+    # onnxruntime has no Where of booleans
+    kept = elementwise(graph, "And", [elementwise(graph, "Not", [which], equation), no], equation)
+    return elementwise(graph, "Or", [elementwise(graph, "And", [which, yes], equation), kept], equation)
 
 
 @row("convert_element_type")
@@ -433,19 +432,14 @@ def _gather(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
     spread = [1] * len(source)
     for at, place in zip(positions, places, strict=True):
         spread[at] = inside.shape[place]
-    fill = p["fill_value"]
-    fill = (np.nan if np.issubdtype(x.dtype, np.floating) else np.iinfo(x.dtype).min) if fill is None else fill
-    return [elementwise(graph, "Where", [graph.reshape(inside, spread), found, constant(x.dtype.type(fill))], equation)]
+    return [chosen(graph, graph.reshape(inside, spread), found, constant(x.dtype.type(p["fill_value"])), equation)]
 
 
 def _inside(graph: Graph, index: Value, limits: np.ndarray) -> Value | None:
     """Which places exist, without the axis of the index vector; None: all of them."""
     if index.array is not None:
-        return (
-            None
-            if ((index.array >= 0) & (index.array <= limits)).all()
-            else constant(((index.array >= 0) & (index.array <= limits)).all(-1))
-        )
+        known = ((index.array >= 0) & (index.array <= limits)).all(-1)
+        return None if known.all() else constant(known)
     parts, name = [], graph.full(index)
     for operator, bound in (("GreaterOrEqual", 0 * limits), ("LessOrEqual", limits)):
         parts.append(graph.node(operator, [name, graph.constant(bound)], index.shape, np.bool_).name)
@@ -476,9 +470,8 @@ def _gather_axis(graph: Graph, x: Value, index: Value, axis: int, shape: list[in
 def _gather_flat(graph: Graph, x: Value, index: Value, axes: list[int], rest: list[int], shape: list[int]) -> Value:
     """Known places, other ones in each row of the batched axes: one look-up in the axes as one."""
     sizes = [x.shape[i] for i in axes]
-    first = axes[0] if axes == list(range(axes[0], axes[0] + len(axes))) else len(rest)
-    before = [i for i in rest if i < axes[0]] if first == axes[0] else rest
-    after = [i for i in rest if i not in before]
+    before = [i for i in rest if i < axes[0]]
+    after = [i for i in rest if i > axes[0]]
     x = graph.transpose(x, [*before, *axes, *after])
     x = graph.reshape(x, [*(x.shape[i] for i in range(len(before))), math.prod(sizes), *x.shape[len(before) + len(axes) :]])
     assert index.array is not None
