@@ -9,6 +9,7 @@ the disk.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,8 @@ def run(args: argparse.Namespace) -> None:
     began = time.perf_counter()
     prediction = predictor(pair.left, pair.right, scale=scale)
     height, width = prediction.disparity.shape
-    print(f"{pair.name}, {width}x{height}: {time.perf_counter() - began:.1f} s, compilation included if there was one")
+    spent = time.perf_counter() - began
+    print(f"{pair.name}, {width}x{height}: {spent:.1f} s, compilation included if there was one", file=sys.stderr)
 
     kinds = ["disparity", "color", "confidence"] + (["cloud"] if pair.calibration else [])
     limit = None if truth is None else float(np.nanmax(truth))  # one range for all pictures of a result

@@ -19,10 +19,15 @@ SHARE = 0.4  # of a matrix product's rate that a network reaches on CPUs (`bridg
 
 
 class Cost(NamedTuple):
-    """Of one pass on one device."""
+    """Of a pair on one device."""
 
     memory: int  # bytes, weights and images included; on CPUs with SCRATCH
     operations: float  # floating point, 0 where the compiler does not say
+    passes: int = 1  # tiles
+
+    def seconds(self) -> float:
+        """On this machine's CPUs, whose rate is measured now."""
+        return self.operations / (SHARE * rate())
 
     def __str__(self) -> str:
         return f"{self.memory / 2**30:.1f} GiB"

@@ -34,6 +34,7 @@ from bridgedepth_jax.visualize import colorize
 
 POINTS = 60_000  # of the cloud on the page; the file has all
 DEFAULT = "default"  # the model that comes with the package
+MEND = "mend what the check finds"  # the page's --fix
 NOMINAL = 0.1  # metres, baseline of the cloud's shape where there is no calibration
 
 
@@ -200,7 +201,7 @@ class _Page:
         self.model = ui.select(list(models), value=models[0], label="model").classes("w-full")
         scales = {None: "auto: by size and disparities"} | {i / 4: f"{i / 4:g}" for i in range(1, 7)}
         self.scale = ui.select(scales, value=None, label="scale of what the network sees").classes("w-full")
-        self.fix = ui.switch("mend what the check finds").props("data-test=fix")
+        self.fix = ui.switch(MEND).props("data-test=fix")
         self.run_button = ui.button("run", on_click=self._run).props("data-test=run")
         ui.button("run the sample pair", on_click=self._run_sample).props("data-test=sample")
         self.status = ui.label("").props("data-test=status").style("overflow-wrap: anywhere")
@@ -328,7 +329,9 @@ class _Page:
         self._show(self.picture)
         self._recalibrate()
         self._say(f"{self.status.text}, at scale {scale:g}")
-        words = [str(finding) if pair.repair == Repair() else finding.words for finding in pair.findings]
+        words = [str(finding).replace("--fix", f"“{MEND}”") for finding in pair.findings]
+        if pair.repair != Repair():
+            words = [f"{finding.words}: mended" if finding.fixed else str(finding) for finding in pair.findings]
         if not words and looks_swapped(pair.left, pair.right, prediction.disparity):
             words = ["left and right look swapped"]
         self.found.set_text("\n".join(words))
