@@ -2,7 +2,7 @@
 
     bridgedepth train --config bridgedepth/own --workdir runs/mine --config.data.root=.
 
-Data: `train.csv` in the data directory (the README of `bridgedepth_jax/data` makes it from folders), and as many rendered crops,
+Data: `train.csv` in the data directory (the README of `bridgedepth_jax/data` makes it from folders), and as many rendered,
 so that what the model knows stays. `test.csv` is evaluated as the README says, after training: here it has no say.
 """
 
