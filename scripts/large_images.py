@@ -4,15 +4,19 @@ python scripts/large_images.py
 python scripts/large_images.py --size 3000x4000 --size 4000x6000/768x1024
 python scripts/large_images.py --seams 4 --tiles 384x768
 
-HEIGHTxWIDTH/HEIGHTxWIDTH is a size in tiles of that size. Each size is a process of its own: memory is its peak while the
-second pass runs, less what it held before the first; the estimate of time is made just before that pass. --seams renders
+HEIGHTxWIDTH/HEIGHTxWIDTH is a size in tiles of that size. Each size is a process of its own: memory is its peak during the
+first pass, less what it held before; time is that of the second, and what it would be if nothing else ran: its processor time
+by the number of cores. The estimate of time is made just before. --seams renders
 so many pairs of 768x1536 pixels and looks at what tiles change of the answer to the whole image: the seam of a border is the
 mean step across that row or column, above the median of the rows or columns around it.
 """
 
 import argparse
 import concurrent.futures
+import contextlib
+import ctypes
 import multiprocessing
+import os
 import resource
 import threading
 import time
@@ -29,7 +33,18 @@ from bridgedepth_jax.inference.tiles import OVERLAP, plan, starts
 SIZES = ("480x640", "960x1280", "1440x1920", "2000x3000", "3000x4000", "2000x3000/768x1024", "4000x6000/768x1024")
 SEAM = (768, 1536)  # rendered pairs of --seams
 NEAR = 8  # rows or columns on either side of a border
-COLUMNS = ("size", "tiles", "memory, GiB", "estimate", "of it", "time, s", "estimate", "of it", "compilation, s")
+COLUMNS = (
+    "size",
+    "tiles",
+    "memory, GiB",
+    "estimate",
+    "of it",
+    "time, s",
+    "of all cores, s",
+    "estimate",
+    "of it",
+    "compilation, s",
+)
 
 
 def texture(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -42,6 +57,12 @@ def texture(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 def resident() -> int:
     """Bytes of this process now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def trim() -> None:
+    """Gives back what the compiler held, where the C library can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class Peak:
@@ -67,19 +88,21 @@ def measure(checkpoint: str | None, text: str) -> list[str]:
     (height, width), tiles = size("--size", whole), size("--size", part) if part else None
     left, right = texture(height, width)
     predictor = Predictor.load(checkpoint, check_order=False)
-    begin, before = time.perf_counter(), resident()
+    begin = time.perf_counter()
     said = predictor.cost(height, width, tiles=tiles)
     compiled = time.perf_counter() - begin
-    before = min(before, resident())
+    trim()
+    before = resident()
     with Peak() as peak:
         predictor(left, right, tiles=tiles)
-    expected, begin = said.seconds(), time.perf_counter()
+    expected, begin, used = said.seconds(), time.perf_counter(), time.process_time()
     predictor(left, right, tiles=tiles)
-    spent = time.perf_counter() - begin
+    wall, spent = time.perf_counter() - begin, (time.process_time() - used) / len(os.sched_getaffinity(0))
     memory = peak.bytes - before
     return [
         whole, f"{said.passes} of {part}" if part else "", f"{memory / 2**30:.2f}", f"{said.memory / 2**30:.2f}",
-        f"{said.memory / memory:.0%}", f"{spent:.1f}", f"{expected:.1f}", f"{expected / spent:.0%}", f"{compiled:.0f}",
+        f"{said.memory / memory:.0%}", f"{wall:.1f}", f"{spent:.1f}", f"{expected:.1f}", f"{expected / spent:.0%}",
+        f"{compiled:.0f}",
     ]  # fmt: skip
 
 
