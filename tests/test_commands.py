@@ -272,6 +272,7 @@ def test_dependencies_are_what_is_imported():
         "nicegui",
         "onnx",
         "onnxruntime",
+        "rerun",
         "skimage",
         "starlette",
     }
