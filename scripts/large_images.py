@@ -5,8 +5,8 @@ python scripts/large_images.py --size 3000x4000 --size 4000x6000/768x1024
 python scripts/large_images.py --seams 4 --tiles 384x768
 
 HEIGHTxWIDTH/HEIGHTxWIDTH is a size in tiles of that size. Each size is a process of its own: memory is its peak during the
-first pass, less what it held before; time is that of the second, and what it would be if nothing else ran: its processor time
-by the number of cores. The estimate of time is made just before. --seams renders
+pass, less what it held before; time is as it was, and what it would be if nothing else ran: the processor time by the number of
+cores. --seams renders
 so many pairs of 768x1536 pixels and looks at what tiles change of the answer to the whole image: the seam of a border is the
 mean step across that row or column, above the median of the rows or columns around it.
 """
@@ -93,10 +93,9 @@ def measure(checkpoint: str | None, text: str) -> list[str]:
     compiled = time.perf_counter() - begin
     trim()
     before = resident()
+    expected, begin, used = said.seconds(), time.perf_counter(), time.process_time()
     with Peak() as peak:
         predictor(left, right, tiles=tiles)
-    expected, begin, used = said.seconds(), time.perf_counter(), time.process_time()
-    predictor(left, right, tiles=tiles)
     wall, spent = time.perf_counter() - begin, (time.process_time() - used) / len(os.sched_getaffinity(0))
     memory = peak.bytes - before
     return [

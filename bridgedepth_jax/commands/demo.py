@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     scale = args.scale or choose_scale(pair, predictor)
     check_size(pair, scale, predictor.minimum)
     make_folder(args.out, "--out")
+    print("computing; the first time it compiles, for half a minute or so", file=sys.stderr)
     began = time.perf_counter()
     prediction = predictor(pair.left, pair.right, scale=scale)
     height, width = prediction.disparity.shape
