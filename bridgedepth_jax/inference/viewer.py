@@ -355,7 +355,8 @@ class _Page:
         self.scene.clear()
         with self.scene:
             self.scene.point_cloud(points.tolist(), colors.tolist(), point_size=0.03)
-        self.scene.move_camera(x=0, y=-1.5, z=0.5, look_at_x=0, look_at_y=4, look_at_z=0, duration=0)
+        x, _, z = np.median(points, 0).tolist() if len(points) else (0.0, 0.0, 0.0)
+        self.scene.move_camera(x=x, y=-1.5, z=z + 0.5, look_at_x=x, look_at_y=4, look_at_z=z, duration=0)
         self._say(f"{self.pair.name}: done, cloud of {len(points)} points")
 
     def _calibration(self, pair: LoadedPair) -> Calibration | None:
