@@ -27,6 +27,7 @@ import numpy as np
 from bridgedepth_jax.commands.options import size
 from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
 from bridgedepth_jax.errors import command
+from bridgedepth_jax.inference.cost import available
 from bridgedepth_jax.inference.stereo import Predictor
 from bridgedepth_jax.inference.tiles import OVERLAP, plan, starts
 
@@ -91,11 +92,18 @@ def measure(checkpoint: str | None, text: str) -> list[str]:
     begin = time.perf_counter()
     said = predictor.cost(height, width, tiles=tiles)
     compiled = time.perf_counter() - begin
+    free = available(predictor.devices[0])
+    if free is not None and said.memory > free:
+        words = f"refused, {free / 2**30:.0f} GiB are free"
+        return [whole, "", words, f"{said.memory / 2**30:.2f}", "", "", "", f"{said.seconds():.1f}", "", f"{compiled:.0f}"]
     trim()
     before = resident()
     expected, begin, used = said.seconds(), time.perf_counter(), time.process_time()
     with Peak() as peak:
         predictor(left, right, tiles=tiles)
+    if tiles is None:  # the first pass is traced, which of many tiles does not count
+        begin, used = time.perf_counter(), time.process_time()
+        predictor(left, right)
     wall, spent = time.perf_counter() - begin, (time.process_time() - used) / len(os.sched_getaffinity(0))
     memory = peak.bytes - before
     return [
