@@ -201,7 +201,7 @@ def restore_state(
         name = rules.name(path)
         layout = rules.layout(name)
         if layout is None or rules.path(name) != path:
-            raise ValueError(f"no rule gives the original's name of parameter {path}")
+            raise InputError(f"the original has no parameter for {path}, expected a network as it was published")
         state[name] = _to_original(value, layout)
         if second := rules.alias(name):
             state[second] = state[name]

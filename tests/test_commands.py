@@ -22,6 +22,7 @@ import tiny
 import bridgedepth_jax
 from bridgedepth_jax import commands, configs
 from bridgedepth_jax.commands import options, train
+from bridgedepth_jax.commands.export_onnx import sizes
 from bridgedepth_jax.data.formats import write_pfm, write_png
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.config import MonoConfig
@@ -56,6 +57,7 @@ WRAPPERS = {
     "scripts/synthesize.py": "data synthesize",
     "scripts/viewer.py": "view",
 }
+ALLOWED = {"data benchmark": {"--dataset", "--workers"}, "report plot": {"--dataset"}}  # one set alone; processes, not threads
 NEW = {"video", "rectify", "live", "models"}  # commands that never were a script
 
 
@@ -102,6 +104,31 @@ def test_help_has_an_example_that_can_be_read(name, capsys):
         assert all(word.startswith("--config.") for word in rest) and (not rest or "overrides" in args)
         if spec := getattr(args, "config", None):
             assert configs.find(spec).is_file()
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_every_option_is_explained_with_its_default(name):
+    parser = parser_of(name)
+    formatter = parser._get_formatter()
+    for action in parser._actions:
+        if action.help == argparse.SUPPRESS or isinstance(action, argparse._SubParsersAction):
+            continue
+        assert action.help, f"{action.dest} has no help"
+        if action.default not in (None, "", [], argparse.SUPPRESS) and not isinstance(action.default, bool):
+            words = formatter._expand_help(action)
+            values = action.default if isinstance(action.default, list) else [action.default]
+            said = [f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else str(value) for value in values]
+            assert "default" in words and all(value in words for value in said), (action.dest, words)
+
+
+def test_options_have_one_name():
+    """What means the same has one name in all commands."""
+    others = {"--device", "--height", "--output", "--maxdisp", "--max-disp", "--dataset", "--model", "--ckpt", "--workers"}
+    for name in commands.COMMANDS:
+        shown = {
+            word for action in parser_of(name)._actions if action.help != argparse.SUPPRESS for word in action.option_strings
+        }
+        assert not shown & others - ALLOWED.get(name, set()), name
 
 
 def test_the_overview_names_every_command(capsys):
@@ -182,11 +209,15 @@ def test_former_commands_are_wrappers(file, monkeypatch, capsys):
         ("depth", ["--device", "2"], ["--devices", "2"], ["--checkpoint", "c", "--image", "i", "--out", "o"]),
         ("evaluate", ["--workers", "7"], ["--threads", "7"], ["--out", "o"]),
         ("data benchmark", ["--name", "eth3d"], ["--dataset", "eth3d"], []),
+        ("export jax", ["--height", "4", "--width", "6"], ["--size", "4x6"], ["--out", "o"]),
+        ("export onnx", ["--height", "4", "--width", "6"], ["--size", "4x6"], []),
     ],
 )
 def test_former_names_of_options(name, former, now, needed):
     parser = parser_of(name)
-    assert parser.parse_args([*needed, *former]) == parser.parse_args([*needed, *now]) != parser.parse_args(needed)
+    read = lambda words: sizes(args) if "height" in (args := parser.parse_args(words)) else args
+    assert read([*needed, *former]) == read([*needed, *now])
+    assert parser.parse_args([*needed, *now]) != parser.parse_args(needed)
     assert f"{former[0]} " not in parser.format_help() and now[0] in parser.format_help()
 
 
@@ -241,6 +272,7 @@ def test_dependencies_are_what_is_imported():
         "nicegui",
         "onnx",
         "onnxruntime",
+        "rerun",
         "skimage",
         "starlette",
     }

@@ -387,7 +387,7 @@ def test_command_errors(tmp_path, tiny_vits, capsys):
     assert "--variant is not expected" in refused("bridgedepth", source, out, "--variant", "resnet_vits")
     assert "is none" in refused("bridgedepth", source, out, "--revision", "main")
     assert "is of kind depth-anything" in refused("bridgedepth", "depth_anything_v2_vits", out)
-    assert "does not exist" in refused("to-torch", out, str(tmp_path / "b.pth"))
+    assert "neither a checkpoint folder nor a published name" in refused("to-torch", out, str(tmp_path / "b.pth"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pth"]
     for arguments in (["bridgedepth", source, f"{source}/x"], ["bridgedepth", source, "/proc/x/y"]):
         assert "cannot be written" in refused(*arguments)

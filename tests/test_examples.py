@@ -4,6 +4,8 @@ import ast
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -80,16 +82,13 @@ def test_what_the_node_refuses():
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
 def test_dockerfiles(name):
-    """What a linter would say, where no engine runs: known instructions, a pinned base, no cache, no root at the end."""
+    """By a linter, where no engine runs; what it does not know: no root at the end, and extras that there are."""
+    linter = Path(sys.executable).with_name("hadolint")
+    found = subprocess.run([linter, "--no-color", EXAMPLES / name], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, ""), found
     text = re.sub(r"(?m)^\s*#.*\n", "", (EXAMPLES / name).read_text()).replace("\\\n", " ")
     rows = [line.split(None, 1) for line in text.splitlines() if line.strip()]
-    assert {row[0] for row in rows} <= {"FROM", "WORKDIR", "COPY", "RUN", "USER", "ENV", "ENTRYPOINT", "CMD"}
-    assert rows[0][0] == "FROM" and re.fullmatch(r"[\w./-]+:[\w.-]+", rows[0][1]) and ":latest" not in rows[0][1]
-    assert [row[1] for row in rows if row[0] == "USER"][-1] != "root"
-    assert all("--no-cache-dir" in row[1] for row in rows if "pip install" in row[1])
-    for row in rows:
-        if row[0] in ("ENTRYPOINT", "CMD"):
-            assert isinstance(json.loads(row[1]), list)
+    assert [row[1] for row in rows if row[0] == "USER"][-1] not in ("root", "0")
     extras = re.search(r"\.\[([\w,]+)\]", text)
     assert extras is not None
     project = (EXAMPLES.parent / "pyproject.toml").read_text()

@@ -57,7 +57,7 @@ def test_read_where_there_is_only_jax(beside, folder, tmp_path):
             difference = pairs.compare(found, np.asarray(value))
             assert difference.median < 5e-5 and difference.beyond == 0
     with pytest.raises(InputError, match=r"model.jax exists"):
-        run(export_jax, "--checkpoint", folder, "--height", 37, "--width", 50, "--out", tmp_path / "model.jax", *beside)
+        run(export_jax, "--checkpoint", folder, "--size", "37x50", "--out", tmp_path / "model.jax", *beside)
 
 
 @pytest.mark.parametrize("version", ["0.10.2", "0.12.0"])

@@ -86,7 +86,7 @@ def test_what_is_printed_is_what_builds(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--fp16",), "write one in float16: bridgedepth export onnx --height 8 --width 12 --dtype float16"),
+        (("--fp16",), "write one in float16: bridgedepth export onnx --size 8x12 --dtype float16"),
         (
             ("--max-shape", "1x3x16x24"),
             "--max-shape 1x3x16x24: sizes are fixed in a file, and input left of this one is 1x3x8x12",

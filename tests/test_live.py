@@ -13,9 +13,11 @@ import pytest
 import tiny
 
 from bridgedepth_jax import commands
+from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
 from bridgedepth_jax.data.rig import Rig
 from bridgedepth_jax.geometry import Calibration
 from bridgedepth_jax.inference import live
+from bridgedepth_jax.inference.check import Picture, check
 from bridgedepth_jax.inference.stereo import Prediction, Predictor
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 
@@ -191,6 +193,34 @@ def test_a_rig_rectifies_the_frames(checkpoint, videos, tmp_path, capsys):
     (answer,) = answers
     assert answer.number == FRAMES and answer.calibration.baseline == pytest.approx(0.1)
     assert f"{FRAMES} pairs, " in capsys.readouterr().err
+
+
+def test_what_the_check_finds_is_mended_in_all_frames(checkpoint, tmp_path, capsys, monkeypatch):
+    scene = SyntheticStereo(288, 384, config=SyntheticConfig().clean(), seed=10_007)[0]
+    lower = np.roll(scene["right"], 6, 0)
+    writer = cv2.VideoWriter(str(tmp_path / "both.avi"), cv2.VideoWriter.fourcc(*"FFV1"), 10, (768, 288))
+    for _ in range(2):
+        writer.write(np.concatenate([scene["left"], lower], 1)[..., ::-1])
+    writer.release()
+    answers = []
+    original = live.Live.run
+
+    def run(self):
+        count = original(self)
+        answers.append(self.newest)
+        return count
+
+    monkeypatch.setattr(live.Live, "run", run)
+    words = ["live", "--checkpoint", str(checkpoint), "--camera", str(tmp_path / "both.avi"), "--port", str(free_port())]
+    for more in ([], ["--fix"]):
+        commands.main([*words, *more])
+    left, right = next(live.side_by_side(str(tmp_path / "both.avi")))
+    repair = check(Picture(left), Picture(right)).repair
+    predictor = Predictor.load(checkpoint, check_order=False)
+    for answer, pair in zip(answers, ((left, right), repair.apply(Picture(left), Picture(right))), strict=True):
+        np.testing.assert_array_equal(answer.prediction.disparity, predictor(*pair).disparity)
+    error = capsys.readouterr().err
+    assert repair.plane[0] == pytest.approx(6, abs=0.2) and error.count("px lower") == 2 and error.count(": mended") == 1
 
 
 def test_depth_that_is_infinite_is_no_number():

@@ -18,6 +18,10 @@ def test_every_name_has_a_card_and_no_card_is_of_nothing(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["name", *models()]
     assert lines[1].split()[:4] == ["nano", "bridgedepth", "MIT", "yes"] and " yes " in lines[1]
+    kitti = next(line for line in lines if line.startswith("kitti "))
+    for part in ("CC-BY-NC-4.0", " no ", "359.8 M", "2.8 GB at 288x512", "KITTI 2012 and 2015", "KITTI 2015 D1 1.40 %"):
+        assert part in kitti
+    assert "1.3 GB of weights" in next(line for line in lines if line.startswith("depth_anything_v2_vitl "))
 
 
 def test_the_cache_is_looked_into(capsys, monkeypatch, tmp_path):

@@ -7,7 +7,7 @@ import tiny
 
 from bridgedepth_jax import InputError, Predictor
 from bridgedepth_jax.inference import cost
-from bridgedepth_jax.inference.tiles import OVERLAP, RAMP, cut, match_tiled
+from bridgedepth_jax.inference.tiles import OVERLAP, RAMP, cut, match_tiled, plan
 
 HEIGHT, WIDTH, REACH = 300, 900, 120.0
 
@@ -62,7 +62,9 @@ def test_the_coarse_answer_stays_where_no_tile_can_know():
 
 def test_tiles_cover_and_overlap():
     coarse = np.full((HEIGHT, WIDTH), 50, np.float32)
-    tiles = list(cut(coarse, SIZE, 120))
+    planned = plan(HEIGHT, WIDTH, SIZE, 120.0)
+    tiles = list(cut(coarse, SIZE, planned.overlap))
+    assert planned.overlap == 120 + RAMP and planned.count == len(tiles) and planned.coarse == (HEIGHT // 2, WIDTH // 2)
     seen = np.zeros((HEIGHT, WIDTH), int)
     for tile in tiles:
         seen[tile.y : tile.y + SIZE[0], tile.x : tile.x + SIZE[1]] += 1

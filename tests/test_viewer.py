@@ -182,9 +182,11 @@ def fits(browser, width: int, file: Path) -> None:
     assert all(box["width"] > 40 and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes.values()), boxes
     below = boxes["picture"]["y"] > boxes["disparity"]["y"] + boxes["disparity"]["height"]
     assert below == (width < 700), boxes  # stacked where there is no room
-    file.write_bytes(
-        base64.b64decode(browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})["data"])
-    )
+    height = browser.execute_script("return document.documentElement.scrollHeight")
+    options = dict(captureBeyondViewport=True, clip=dict(x=0, y=0, width=width, height=height, scale=1))
+    file.write_bytes(base64.b64decode(browser.execute_cdp_cmd("Page.captureScreenshot", options)["data"]))
+    shown = cv2.imread(str(file))
+    assert shown.shape[:2] == (height, width) and height > 900
 
 
 def colors_of(element) -> int:

@@ -205,9 +205,9 @@ def peak_memory() -> int:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", nargs="+", default=["convnext_vitl"], help="published name, nano or ENCODER_VIT")
-    parser.add_argument("--size", nargs="+", default=["288x512"], metavar="HEIGHTxWIDTH")
-    parser.add_argument("--batch", nargs="+", type=int, default=[1])
-    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
+    parser.add_argument("--size", nargs="+", default=["288x512"], metavar="HEIGHTxWIDTH", help="of the images")
+    parser.add_argument("--batch", nargs="+", type=int, default=[1], help="pairs in one pass")
+    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=["float32", "bfloat16"], help="of the computation")
     parser.add_argument("--rounds", type=int, default=5, help="alternating runs of each row")
     parser.add_argument("--against", metavar="COMMAND", help="another program; its last word is the seconds it measured")
 

@@ -42,14 +42,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                 "--max-depth", type=float, metavar="M", help="metres: the file is of a metric network that reaches them"
             )
     sub = commands.add_parser("to-torch", help="a checkpoint folder to a .pth file (or folder of them) that the original loads")
-    sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder or published name")
     sub.add_argument("out", metavar="OUT.pth", type=Path, help="file to write")
     sub.add_argument("--backbone", action="store_true", help="torchvision's encoder of a singlenet checkpoint alone")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT.pth")
     sub = commands.add_parser(
         "to-safetensors", help="a checkpoint folder to one of model.safetensors and config.json, without Orbax"
     )
-    sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="checkpoint folder")
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="folder or published name")
     sub.add_argument("out", metavar="OUT", type=Path, help="folder to write; it is a checkpoint everywhere")
     sub.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of parameters, default: as they are stored")
     sub.add_argument("--overwrite", action="store_true", help="replace OUT")
@@ -74,9 +74,10 @@ def run(args: argparse.Namespace) -> None:
 def _to_file(args: argparse.Namespace) -> None:
     from bridgedepth_jax.convert.conversion import sha256_of, write_original
     from bridgedepth_jax.convert.engine import find_rules
+    from bridgedepth_jax.convert.published import resolve
     from bridgedepth_jax.store.checkpoint import load_checkpoint
 
-    checkpoint = load_checkpoint(args.checkpoint)
+    checkpoint = load_checkpoint(resolve(args.checkpoint))
     names = [] if args.backbone else [name for _, name in find_rules(checkpoint.kind).files]
     _check_out(args.out, folder=bool(names), overwrite=args.overwrite)
     write_original(args.out, checkpoint, backbone=args.backbone)
@@ -86,9 +87,10 @@ def _to_file(args: argparse.Namespace) -> None:
 
 
 def _to_safetensors(args: argparse.Namespace) -> None:
+    from bridgedepth_jax.convert.published import resolve
     from bridgedepth_jax.store.checkpoint import load_checkpoint, save_safetensors
 
-    checkpoint = load_checkpoint(args.checkpoint, dtype=None)
+    checkpoint = load_checkpoint(resolve(args.checkpoint), dtype=None)
     save_safetensors(args.out, checkpoint, dtype=args.dtype)
     print(f"licence     {checkpoint.provenance.get('licence')}")
 

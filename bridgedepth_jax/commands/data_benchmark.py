@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="things", help="for the PNG and the packed kind; default: things")
     options.alias(parser, "--name", "--dataset")
     options.add_root(parser, default=None, help="data directory; default: pairs are rendered into a temporary folder")
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="of data, see above")
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2], help="processes that read, default: 0 1 2")
     parser.add_argument("--threads", type=int, default=0, help="that read ahead in each process; 0 measures one core")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each figure")

@@ -1,4 +1,4 @@
-"""Contact sheet of a data set: left, right, disparity, masks, warped error.
+"""Contact sheet of a data set: from left to right left, right, disparity, masks, warped error.
 
 bridgedepth data preview synthetic --count 8 --out sheet.png
 bridgedepth data preview kitti_2015_train --root data --out sheet.png
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     sheet = contact_sheet(_samples(args), args.width)
     with replacing(args.out) as temporary:
         cv2.imwrite(str(temporary), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    print(f"{args.out}: {sheet.shape[1]} x {sheet.shape[0]} pixels, left | right | disparity | masks | warped error")
+    print(args.out)
 
 
 def _samples(args: argparse.Namespace) -> "Iterator[Sample]":

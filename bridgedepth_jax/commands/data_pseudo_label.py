@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     if predictor.metric:
         raise InputError(f"--checkpoint {args.checkpoint} gives metres, expected one of relative depth")
     identity = hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest()
-    progress = lambda names: tqdm(names, unit=" images", bar_format=options.BAR)
+    progress = lambda names: tqdm(names, unit=" images", bar_format=options.BAR, disable=None)
     predict = lambda image: predictor.raw(image, size=args.size)[0]
     found = labels.pseudo_label(predict, identity, args.images, args.out, shard, progress)
     report(found.made, found.before, found.problems)

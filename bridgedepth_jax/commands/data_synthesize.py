@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", required=True, help="field (random), files:FOLDER (npy, pfm, 16-bit png), or a checkpoint")
     parser.add_argument("--inpaint", required=True, help=f"{', '.join(FILLERS)}, or a checkpoint (diffusion)")
     parser.add_argument("--steps", type=int, default=50, help="of diffusion")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--max-side", type=int, default=1024, help="larger photographs are shrunk; 0: never")
     parser.add_argument("--dilate", type=int, default=1, help="of depth edges, pixels")
     options.add_processes(parser)

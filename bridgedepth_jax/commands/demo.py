@@ -9,6 +9,7 @@ the disk.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,10 +48,12 @@ def run(args: argparse.Namespace) -> None:
     scale = args.scale or choose_scale(pair, predictor)
     check_size(pair, scale, predictor.minimum)
     make_folder(args.out, "--out")
+    print("computing; the first time it compiles, for half a minute or so", file=sys.stderr)
     began = time.perf_counter()
     prediction = predictor(pair.left, pair.right, scale=scale)
     height, width = prediction.disparity.shape
-    print(f"{pair.name}, {width}x{height}: {time.perf_counter() - began:.1f} s, compilation included if there was one")
+    spent = time.perf_counter() - began
+    print(f"{pair.name}, {width}x{height}: {spent:.1f} s, compilation included if there was one", file=sys.stderr)
 
     kinds = ["disparity", "color", "confidence"] + (["cloud"] if pair.calibration else [])
     limit = None if truth is None else float(np.nanmax(truth))  # one range for all pictures of a result

@@ -11,6 +11,7 @@ network OUT/<name>_depth.npy holds metres, too (by default), and the inverse dep
 
 import argparse
 import itertools
+import sys
 from pathlib import Path
 
 from bridgedepth_jax.commands import options
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     images = inputs.read_ahead((name, read_image(file)) for name, file in files.items())
     first = next(images)  # what is wrong with it shows before the weights are loaded
     predictor = DepthPredictor.load(args.checkpoint, dtype=args.dtype, devices=args.devices)
-    print(f"{'metric' if predictor.metric else 'relative'} depth")
+    print(f"{'metric' if predictor.metric else 'relative'} depth", file=sys.stderr)
     if "metres" in kinds and not predictor.metric:
         raise InputError(f"--save metres: {args.checkpoint} gives relative depth, expected a metric network")
     if predictor.metric and not args.save:

@@ -1,6 +1,6 @@
 """A stereo checkpoint as ONNX: `left`, `right` (B, 3, H, W) to `disparity`, `confidence` (B, 1, H, W), one file a size.
 
-bridgedepth export onnx --checkpoint checkpoints/rvc --height 540 --width 960 --out onnx
+bridgedepth export onnx --checkpoint checkpoints/rvc --size 540x960 --out onnx
 bridgedepth export onnx --size 480x640 --size 540x960 --input uint8 --out onnx
 
 Sizes are fixed in a file; padding is inside. Several sizes share one file of weights. Each file is compared with JAX on a
@@ -16,9 +16,7 @@ from bridgedepth_jax.errors import InputError
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
-    parser.add_argument("--height", type=int, help="pixels, with --width")
-    parser.add_argument("--width", type=int)
-    parser.add_argument("--size", action="append", default=[], metavar="HEIGHTxWIDTH", help="may be given several times")
+    add_sizes(parser)
     parser.add_argument("--batch", type=int, default=1, help="pairs, default 1")
     parser.add_argument("--dtype", default="float32", choices=("float32", "float16"), help="of the computation")
     parser.add_argument("--input", default="float32", choices=("float32", "uint8"), help="of the images, values 0..255")
@@ -29,11 +27,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="folder or published name; default: the model of the package")
-    parser.add_argument("--model_name", help="a published name such as rvc_pretrain")
+    parser.add_argument("--model_name", help=argparse.SUPPRESS)  # the name that `make_onnx.py` scripts give it
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """--size, and --height with --width, its former names."""
+    parser.add_argument("--size", action="append", default=[], metavar="HEIGHTxWIDTH", help="may be given several times")
+    for side in ("--height", "--width"):
+        parser.add_argument(side, type=int, help=argparse.SUPPRESS)
 
 
 def add_pair(parser: argparse.ArgumentParser) -> None:
-    options.add_left_right(parser, "image of the pair to compare on; default: motorcycle of scikit-image", "", required=False)
+    options.add_left_right(
+        parser, "image of the pair to compare on; default: motorcycle of scikit-image", "its partner", required=False
+    )
 
 
 def load_pair(args: argparse.Namespace):
@@ -69,7 +76,7 @@ def sizes(args: argparse.Namespace) -> tuple[tuple[int, int], ...]:
     if args.height is not None:
         found.append((args.height, args.width))
     if not found:
-        raise InputError("no size given, expected --height and --width, or --size")
+        raise InputError("no size given, expected --size HEIGHTxWIDTH")
     return tuple(dict.fromkeys(found))
 
 

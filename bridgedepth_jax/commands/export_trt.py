@@ -9,6 +9,7 @@ TensorRT-RTX (extra `rtx`), which builds without a GPU.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from bridgedepth_jax.errors import InputError
@@ -50,4 +51,5 @@ def run(args: argparse.Namespace) -> None:
         print(f'with open({str(out)!r}, "wb") as stream:\n    stream.write({call})\n\n# The same without Python:\n# {line}')
         return
     size = tensorrt.write_engine(args.file, out, args.workspace, rtx=args.rtx, architecture=args.architecture)
-    print(f"{out}: {size / 1e6:.1f} MB")
+    print(f"{size / 1e6:.1f} MB", file=sys.stderr)
+    print(out)

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from bridgedepth_jax.files import make_folder
-    from bridgedepth_jax.inference import inputs, outputs, run, video
+    from bridgedepth_jax.inference import inputs, outputs, recording, run, video
     from bridgedepth_jax.inference.stereo import Predictor
 
     is_video = video.is_video(args.left)
@@ -54,6 +54,8 @@ def run(args: argparse.Namespace) -> None:
     options.check_out(args.out)
     tiles = options.size("--tiles", args.tiles, 256) if args.tiles else None
     kinds = outputs.parse_kinds(args.save or ("color" if is_video else "disparity,color"), tuple(outputs.OUTPUTS))
+    if "recording" in kinds:
+        recording.require()
     files = [] if is_video else inputs.pair_files(args.left, args.right)
     names = [Path(args.left).stem] if is_video else [pair.name for pair in files]
     calibrate = run.calibrations(names, **{name: getattr(args, name) for name in options.CAMERA})

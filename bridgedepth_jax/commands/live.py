@@ -6,7 +6,8 @@ bridgedepth live --camera side_by_side.mp4 --loop
 
 --camera is one device (its number) whose frames hold both images side by side, as ZED and many USB cameras give them; --left
 and --right are two. A video file can stand in the place of a number. --rig is a calibration of cameras that are not rectified,
-as `bridgedepth rectify` writes it. The first frame is checked like a pair of `bridgedepth infer`.
+as `bridgedepth rectify` writes it. The first frame is checked like a pair of `bridgedepth infer`; what --fix undoes in it is
+undone in all.
 """
 
 import argparse
@@ -27,28 +28,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.add_dtype(parser)
     options.add_devices(parser, 1)
     parser.add_argument("--max-disparity", type=float, help="pixels, the end of the colours; default: that of the first frame")
-    parser.add_argument("--check", default="warn", help="of the first frame: warn, error or off")
+    options.add_checks(parser)
     options.add_camera(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, reached from here alone")
     parser.add_argument("--port", type=int, default=8081, help="default: 8081")
 
 
 def run(args: argparse.Namespace) -> None:
+    import dataclasses
     import itertools
     from pathlib import Path
+
+    import numpy as np
 
     from bridgedepth_jax.commands.view import check_port
     from bridgedepth_jax.data.calibration import read_rig
     from bridgedepth_jax.inference import live
     from bridgedepth_jax.inference import run as pairs
-    from bridgedepth_jax.inference.check import Picture
-    from bridgedepth_jax.inference.stereo import Predictor
+    from bridgedepth_jax.inference.check import Picture, Repair
+    from bridgedepth_jax.inference.stereo import Prediction, Predictor
 
     options.check_positive(args)
     if (args.camera is None) == (args.left is None and args.right is None) or (args.left is None) != (args.right is None):
         raise InputError("expected --camera, or --left and --right")
     check_port(args.host, args.port)
-    checks = pairs.Checks(args.check)
+    checks = pairs.Checks(args.check, args.fix)
     calibrate = pairs.calibrations(["live"], **{name: getattr(args, name) for name in options.CAMERA})
     if args.rig and calibrate:
         raise InputError("--rig says what --calib, --intrinsics and --focal say, expected one of them")
@@ -75,16 +79,24 @@ def run(args: argparse.Namespace) -> None:
         first = rectification.apply(*first)
     pair = pairs.make_pair("live", *first, files, scale=args.scale or 1.0, calibrate=calibrate)
     left, right = (Picture(image) for image in first)
-    pair = pairs.mended(pair, left, right, checks(left, right, files, calibrated=False))
+    verdict = checks(left, right, files, calibrated=False)
+    pair, repair = pairs.mended(pair, left, right, verdict), verdict.repair
+    if repair != Repair():
+        frames = (repair.apply(Picture(left), Picture(right)) for left, right in frames)
 
     predictor = Predictor.load(args.checkpoint, dtype=args.dtype, devices=args.devices, check_order=False)
     scale = args.scale or pairs.choose_scale(pair, predictor)
     pairs.check_size(pair, scale, predictor.minimum)
     pairs.announce(predictor, pair, scale, None, 1, set(), automatic=args.scale is None)
     pairs.tell(pair)
+
+    def predict(left: np.ndarray, right: np.ndarray) -> Prediction:
+        found = predictor(left, right, scale=scale)
+        return dataclasses.replace(found, disparity=repair.restore(found.disparity))
+
     shown = live.Live(
         frames,
-        lambda left, right: predictor(left, right, scale=scale),
+        predict,
         lambda width, height: calibrate("live", width, height) if calibrate else None,
         args.max_disparity,
     )

@@ -108,11 +108,12 @@ def run(args: argparse.Namespace) -> None:
         print("\n".join(f"{key:12}{value}" for key, value in describe(rows[args.name]).items()))
         return
     shown = [row for row in rows.values() if not args.commercial or row.commercial == "yes"]
-    cells = [["name", "system", "licence", "commercial", "parameters", "here", "data"]]
-    cells += [
-        [row.name, row.system, row.licence, row.commercial, f"{row.card.parameters / 1e6:.1f} M", here(row), row.card.data]
-        for row in shown
-    ]
+    cells = [["name", "system", "licence", "commercial", "parameters", "memory", "here", "data", "quoted scores"]]
+    for row in shown:
+        size = f"{row.card.parameters / 1e6:.1f} M"
+        cells.append(
+            [row.name, row.system, row.licence, row.commercial, size, memory(row), here(row), row.card.data, row.card.scores]
+        )
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -144,12 +145,17 @@ def here(row: Listed) -> str:
     return "yes" if row.where in ("package", "cache") else "no"
 
 
+def memory(row: Listed) -> str:
+    """Of a forward pass as measured, or at least of the weights."""
+    return row.card.memory or f"{4e-9 * row.card.parameters:.1f} GB of weights"
+
+
 def describe(row: Listed) -> dict[str, str]:
     size = f"{row.card.parameters:,} parameters, {4 * row.card.parameters / 2**20:,.0f} MiB in float32"
     place = {"package": "comes with the package", "cache": "in the cache"}.get(row.where, f"not here, from {row.where}")
     found = {
         "name": row.name, "system": row.system, "licence": row.licence, "commercial": row.commercial, "size": size,
-        "memory": row.card.memory, "data": row.card.data, "quoted": row.card.scores, "where": place,
+        "memory": memory(row), "data": row.card.data, "quoted": row.card.scores, "where": place,
     }  # fmt: skip
     task = TASKS.get(row.system, "infer")
     option = "--inpaint" if row.system == "zerostereo" else "--checkpoint"

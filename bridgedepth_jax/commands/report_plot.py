@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     for step, epe in validation:
         print(f"after {step:.0f} steps: {args.dataset} EPE {epe:.2f} px")
     print(f"best constant: EPE {constant:.2f} px")
-    print(f"wrote {args.out}")
+    print(args.out)
 
 
 def read(path: Path) -> list[dict]:

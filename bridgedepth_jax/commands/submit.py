@@ -14,7 +14,7 @@ from bridgedepth_jax.commands import options
 def arguments(parser: argparse.ArgumentParser) -> None:
     from bridgedepth_jax.evaluation.submissions import BENCHMARKS
 
-    parser.add_argument("benchmark", choices=sorted(BENCHMARKS))
+    parser.add_argument("benchmark", choices=sorted(BENCHMARKS), help="whose tree is written")
     options.add_checkpoint(parser)
     options.add_root(parser)
     parser.add_argument("--out", required=True, help="folder for the results")

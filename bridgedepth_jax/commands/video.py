@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         if bar is None or bar.desc != f"{what}: ":
             if bar is not None:
                 bar.close()
-            bar = tqdm(total=total, desc=what, bar_format=f"{{desc}}{options.BAR}", unit="")
+            bar = tqdm(total=total, desc=what, bar_format=f"{{desc}}{options.BAR}", unit="", disable=None)
         bar.update(number - bar.n)
 
     recipe = _recipe(args, stage1, video)

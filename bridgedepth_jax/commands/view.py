@@ -17,8 +17,8 @@ from bridgedepth_jax.errors import InputError
 def arguments(parser: argparse.ArgumentParser) -> None:
     options.add_checkpoint(parser, "folder or published name to offer first; repeatable", action="append", default=[])
     options.add_devices(parser, "cpu")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; the default is reached from here alone")
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, reached from here alone")
+    parser.add_argument("--port", type=int, default=8080, help="to listen on")
     parser.add_argument("--max-upload", type=int, default=32, metavar="MIB", help="of a file")
     parser.add_argument("--max-pixels", type=int, default=4_000_000, help="of an image")
 

@@ -195,7 +195,7 @@ def evaluate_set(
     problems: dict[str, str] = {}
     backwards = 0
     readers = _readers(dataset, root, choice, synthetic, pairs=method.pairs)
-    for read in tqdm(readers, desc=dataset, unit="image", disable=not progress, dynamic_ncols=True):
+    for read in tqdm(readers, desc=dataset, unit="image", disable=None if progress else True, dynamic_ncols=True):
         try:
             found = read()
         except InputError as error:
@@ -250,7 +250,7 @@ def _evaluate_da2k(method: MonoMethod, root: Path, choice: Choice, *, progress: 
         raise InputError(f"{table}: not a table of pairs by image ({error})") from error
     answers: dict[str, list[bool]] = {}
     numbers = choice.of(names, "da2k")
-    for number in tqdm(numbers, desc="da2k", unit="image", disable=not progress, dynamic_ncols=True):
+    for number in tqdm(numbers, desc="da2k", unit="image", disable=None if progress else True, dynamic_ncols=True):
         name = names[number]
         path = table.parent / name
         image = decode_image(read_bytes(path), str(path))

@@ -51,7 +51,7 @@ def check_fp16(file: Path, found: Facts) -> None:
         height, width = next(iter(found.shapes.values()))[2:]
         raise InputError(
             f"--fp16: {file} computes in {found.dtype}, and an engine has the precision of its file; write one in float16:"
-            f" bridgedepth export onnx --height {height} --width {width} --dtype float16"
+            f" bridgedepth export onnx --size {height}x{width} --dtype float16"
         )
 
 

@@ -3,6 +3,7 @@
 Letters: H W size of the images.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,16 +14,21 @@ LARGE = 1_500_000  # pixels that the network sees, from which a pass is announce
 AUTO = 2_000_000  # pixels that `auto_scale` lets the network see at most
 HEADROOM = 0.9  # share of the search range that the largest matches may take
 STEP = 0.05  # of the scales that are chosen, so that equal images compile once
-# Times what the compiler counts: what CPUs took, 1.34 at 480x640, 1.48 at 960x1280, 1.31 at 1440x1920 (default model, float32).
-SCRATCH = 1.38
+# Times what the compiler counts: what CPUs took, 1.24 at 480x640, 1.22 at 960x1280, 1.21 at 1440x1920 (default model, float32).
+SCRATCH = 1.25
 SHARE = 0.4  # of a matrix product's rate that a network reaches on CPUs (`bridgedepth benchmark`)
 
 
 class Cost(NamedTuple):
-    """Of one pass on one device."""
+    """Of a pair on one device."""
 
     memory: int  # bytes, weights and images included; on CPUs with SCRATCH
     operations: float  # floating point, 0 where the compiler does not say
+    passes: int = 1  # tiles
+
+    def seconds(self) -> float:
+        """On this machine's CPUs, whose rate is measured now."""
+        return self.operations / (SHARE * rate())
 
     def __str__(self) -> str:
         return f"{self.memory / 2**30:.1f} GiB"
@@ -54,15 +60,20 @@ def _cgroup() -> int | None:
         return None
 
 
-def rate(seconds: float = 0.2) -> float:
-    """Operations a second of this machine's matrix products, measured now by NumPy."""
-    side = 512
+def rate(seconds: float = 0.1) -> float:
+    """Operations a second of this machine's matrix products, on all cores that this process may use.
+
+    Measured now by NumPy on one core, in its processor time: what else runs does not count.
+    """
+    side = 96  # small enough that one thread does it
     a = np.ones((side, side), np.float32)
-    count, begin = 0, time.perf_counter()
-    while (spent := time.perf_counter() - begin) < seconds:
+    np.dot(a, a)
+    count, begin = 0, time.thread_time()
+    while (spent := time.thread_time() - begin) < seconds:
         np.dot(a, a)
         count += 1
-    return 2 * side**3 * count / spent
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores * 2 * side**3 * count / spent
 
 
 def auto_scale(width: int, height: int, largest: float | None, reach: float | None, minimum: int) -> float:

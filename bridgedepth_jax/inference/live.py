@@ -213,7 +213,12 @@ def _frames(source: str, loop: bool) -> Iterator[np.ndarray]:
             yield from read_frames(source)
             if not loop:
                 return
-    capture = cv2.VideoCapture(int(source))
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said below, in one line
+    try:
+        capture = cv2.VideoCapture(int(source))
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
         raise InputError(f"camera {source}: cannot be opened, expected the number of one that is there and free")
     newest = _Newest(capture)

@@ -12,6 +12,7 @@ from bridgedepth_jax.data.formats import write_kitti_png, write_pfm, write_png
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.geometry import Calibration, point_cloud, write_ply
+from bridgedepth_jax.inference.recording import Append, Cloud, recorder
 from bridgedepth_jax.inference.stereo import Prediction
 from bridgedepth_jax.visualize import colorize
 
@@ -66,10 +67,25 @@ def _depth(path: Path, result: PredictedPair) -> None:
 
 
 def _cloud(path: Path, result: PredictedPair) -> None:
+    write_ply(path, *cloud_of(result))
+
+
+def cloud_of(result: PredictedPair) -> Cloud:
+    """Points (P, 3) in metres and their colours (P, 3) uint8, without what is occluded if that is known."""
     assert result.calibration is not None
     visible = None if result.prediction.occluded is None else ~result.prediction.occluded
-    cloud = point_cloud(result.prediction.disparity, result.left, result.calibration, z_far=result.z_far, valid=visible)
-    write_ply(path, *cloud)
+    return point_cloud(result.prediction.disparity, result.left, result.calibration, z_far=result.z_far, valid=visible)
+
+
+def _recording(path: Path, result: PredictedPair) -> None:
+    with recorder(path) as append:
+        record(append, result, result.max_disparity)
+
+
+def record(append: Append, result: PredictedPair, limit: float | None) -> None:
+    """A frame of a `recorder`; `limit`: pixels, the end of the colours, None for the largest."""
+    cloud = None if result.calibration is None else cloud_of(result)
+    append(result.left, colorize(result.prediction.disparity, limit), result.calibration, cloud)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +107,7 @@ OUTPUTS = {
     "occlusion": Output("occlusion.png", _occlusion, needs_occlusion=True),  # uint8, 255 = occluded
     "depth": Output("depth.npy", _depth, needs_calibration=True),  # float32 metres
     "cloud": Output("cloud.ply", _cloud, needs_calibration=True),  # metres, without what is occluded if that is known
+    "recording": Output("recording.rrd", _recording),  # for the Rerun viewer; of a video one file
 }
 
 

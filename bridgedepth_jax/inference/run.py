@@ -18,6 +18,7 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.geometry import Calibration
 from bridgedepth_jax.inference import cost, inputs, outputs, video
 from bridgedepth_jax.inference.check import Finding, Picture, Repair, Verdict, check, read_picture
+from bridgedepth_jax.inference.recording import recorder
 from bridgedepth_jax.inference.stereo import Prediction, Predictor, scaled_size
 from bridgedepth_jax.inference.swapped import looks_swapped
 from bridgedepth_jax.visualize import colorize
@@ -247,17 +248,17 @@ def announce(
         tqdm.write(f"{pair.name}: {width}x{height}, scale {scale:g}: the network sees {seen[0]}x{seen[1]}", file=sys.stderr)
     if seen[0] * seen[1] < cost.LARGE:
         return
-    parts = (min(tiles[0], seen[1]), min(tiles[1], seen[0])) if tiles else seen[::-1]
-    needed = predictor.cost(*parts, batch=batch)
+    needed = predictor.cost(*seen[::-1], batch=batch, tiles=tiles)
     left = cost.available(predictor.devices[0])
-    words = f"{pair.files[0]}: the network sees {seen[0]}x{seen[1]}{f' in tiles of {parts[1]}x{parts[0]}' if tiles else ''}"
+    words = f"{pair.files[0]}: the network sees {seen[0]}x{seen[1]}"
+    words += f" in {needed.passes} tiles" if tiles else ""
     words += f", which takes {needed.memory / 2**30:.1f} GiB"
     if left is not None and needed.memory > left:
         raise InputError(f"{words}, but {left / 2**30:.1f} GiB are free: expected --scale auto, a smaller --scale, or --tiles")
     if left is not None:
         words += f" of {left / 2**30:.1f} GiB free"
-    if needed.operations and predictor.devices[0].platform == "cpu" and not tiles:
-        words += f", about {needed.operations / (cost.SHARE * cost.rate()):.0f} s a pair"
+    if needed.operations and predictor.devices[0].platform == "cpu":
+        words += f", about {needed.seconds():.0f} s a pair"
     tqdm.write(words, file=sys.stderr)
 
 
@@ -289,25 +290,31 @@ def write_images(folder: Path, results: Iterable[outputs.PredictedPair], kinds: 
 
 
 def write_video(folder: Path, results: Iterable[outputs.PredictedPair], kinds: Sequence[str], name: str, fps: float) -> None:
-    """One colour video <name>_color.mp4 with one range; all other kinds frame by frame, as for images.
+    """One colour video <name>_color.mp4 with one range, one <name>_recording.rrd; other kinds frame by frame, as for images.
 
     Without `max_disparity` in the results, the range ends at the largest disparity of the first FRAMES_FOR_RANGE frames.
     """
-    per_frame = [kind for kind in kinds if kind != "color"]
+    per_frame = [kind for kind in kinds if kind not in ("color", "recording")]
     results = iter(results)
     first = list(itertools.islice(results, FRAMES_FOR_RANGE))
     limit = first[0].max_disparity
-    if limit is None and "color" in kinds:
+    if limit is None and len(per_frame) < len(kinds):
         limit = max(float(result.prediction.disparity.max()) for result in first) or 1.0
         tqdm.write(f"colours from 0 to {limit:.1f} px, the largest of the first {len(first)} frames", file=sys.stderr)
     with contextlib.ExitStack() as stack:
-        append = stack.enter_context(video.video_writer(folder / f"{name}_color.mp4", fps)) if "color" in kinds else None
+        whole: dict[Path, Callable[[outputs.PredictedPair], None]] = {}
+        if "color" in kinds:
+            append = stack.enter_context(video.video_writer(folder / f"{name}_color.mp4", fps))
+            whole[folder / f"{name}_color.mp4"] = lambda result: append(colorize(result.prediction.disparity, limit))
+        if "recording" in kinds:
+            record = stack.enter_context(recorder(folder / f"{name}_recording.rrd"))
+            whole[folder / f"{name}_recording.rrd"] = lambda result: outputs.record(record, result, limit)
         for result in itertools.chain(first, results):
             _save(folder, result, per_frame)
-            if append:
-                append(colorize(result.prediction.disparity, limit))
-    if append:
-        print(folder / f"{name}_color.mp4")
+            for append_to in whole.values():
+                append_to(result)
+    for path in whole:
+        print(path)
 
 
 def _save(folder: Path, result: outputs.PredictedPair, kinds: Sequence[str]) -> None:

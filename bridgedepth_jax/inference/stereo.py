@@ -21,7 +21,7 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference.compiled import DTYPES, Compiled, Devices
 from bridgedepth_jax.inference.cost import Cost
 from bridgedepth_jax.inference.swapped import looks_swapped
-from bridgedepth_jax.inference.tiles import match_tiled
+from bridgedepth_jax.inference.tiles import HOST, match_tiled, plan
 from bridgedepth_jax.store.checkpoint import load_checkpoint
 from bridgedepth_jax.system import DEFAULT, find_system
 
@@ -208,9 +208,17 @@ class Predictor:
         pairs = [match_tiled(*pair, match, tiles, self.reach, group) for pair in zip(left, right, strict=True)]
         return np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
 
-    def cost(self, height: int, width: int, *, batch: int = 1) -> Cost:
-        """What a pass over pairs of that size, as the network sees them, takes of a device. Compiles it."""
-        return self._run.cost(height, width, images=2, batch=batch)
+    def cost(self, height: int, width: int, *, batch: int = 1, tiles: tuple[int, int] | None = None) -> Cost:
+        """What pairs of that size, as the network sees them, take of a device. Compiles the programs; a call then does not."""
+        if tiles is None:
+            return self._run.cost(height, width, images=2, batch=batch)
+        planned = plan(height, width, tiles, self.reach)
+        tile = self._run.cost(*planned.size, images=2)
+        if planned.coarse is None:
+            return tile
+        coarse = self._run.cost(*planned.coarse, images=2)
+        memory = max(tile.memory, coarse.memory) + HOST * height * width
+        return Cost(memory, coarse.operations + planned.count * tile.operations, planned.count)
 
 
 def as_rgb(image: np.ndarray, name: str) -> np.ndarray:

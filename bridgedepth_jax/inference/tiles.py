@@ -21,6 +21,7 @@ OVERLAP = 64  # pixels, of tiles above each other
 RAMP = 48  # pixels, over which a tile's weight rises from its border
 QUANTILE = 0.02  # of the coarse disparities of a tile, which its right part is shifted by, less SLACK
 SLACK = 8.0  # pixels
+HOST = 36  # bytes a pixel of the whole image: three sums, the coarse answer, the blended one, and what makes it
 
 # Of (B, h, w, 3) twice -> disparity and confidence (B, h, w), pixels of what is given to it.
 Matcher = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -47,18 +48,14 @@ def match_tiled(
     Raises InputError: a tile too small for its overlap.
     """
     height, width = left.shape[:2]
-    h, w = min(size[0], height), min(size[1], width)
-    wide = min(reach or w / 2, w / 2)
-    if h < height and h < 2 * OVERLAP:
-        raise InputError(f"tiles of {size[0]}x{size[1]}, expected at least {2 * OVERLAP} rows")
-    if w < width and w < 2 * RAMP + wide:
-        raise InputError(f"tiles of {size[0]}x{size[1]}, expected at least {round(2 * RAMP + wide)} columns")
-    if (h, w) == (height, width):
+    planned = plan(height, width, size, reach)
+    h, w = planned.size
+    if planned.coarse is None:
         disparity, confidence = match(left[None], right[None])
         return disparity[0], confidence[0]
-    coarse, coarse_confidence = _coarse(left, right, match)
+    coarse, coarse_confidence = _coarse(left, right, match, planned.coarse)
     totals = np.zeros((3, height, width), np.float32)  # of disparity, confidence and weight
-    tiles = list(cut(coarse, (h, w), round(wide)))
+    tiles = list(cut(coarse, (h, w), planned.overlap))
     for start in range(0, len(tiles), group):
         some = tiles[start : start + group]
         given = [(_crop(left, tile.y, tile.x, h, w), _crop(right, tile.y, tile.x - tile.shift, h, w)) for tile in some]
@@ -77,25 +74,49 @@ def match_tiled(
     return disparity, some_weight * totals[1] / safe + (1 - some_weight) * coarse_confidence
 
 
-def cut(coarse: np.ndarray, size: tuple[int, int], wide: int) -> Iterator[Tile]:
-    """Tiles of `size` that cover an image with that coarse disparity (H, W); neighbours share `wide` columns and a ramp."""
+class Plan(NamedTuple):
+    """How an image is seen."""
+
+    size: tuple[int, int]  # (h, w) of a tile, at most the image
+    coarse: tuple[int, int] | None  # (height, width) of the coarse pass; None: one tile is the whole image
+    overlap: int  # columns that neighbours share
+    count: int  # of tiles
+
+
+def plan(height: int, width: int, size: tuple[int, int], reach: float | None) -> Plan:
+    """Arguments as for `match_tiled`. Raises InputError: a tile too small for its overlap."""
+    h, w = min(size[0], height), min(size[1], width)
+    wide = min(reach or w / 2, w / 2)
+    if h < height and h < 2 * OVERLAP:
+        raise InputError(f"tiles of {size[0]}x{size[1]}, expected at least {2 * OVERLAP} rows")
+    if w < width and w < 2 * RAMP + wide:
+        raise InputError(f"tiles of {size[0]}x{size[1]}, expected at least {round(2 * RAMP + wide)} columns")
+    overlap = round(wide) + RAMP
+    if (h, w) == (height, width):
+        return Plan((h, w), None, overlap, 1)
+    factor = min(0.5, (COARSE / (height * width)) ** 0.5)  # at most half, so that it looks at least twice as far
+    count = len(starts(height, h, OVERLAP)) * len(starts(width, w, overlap))
+    return Plan((h, w), (round(height * factor), round(width * factor)), overlap, count)
+
+
+def cut(coarse: np.ndarray, size: tuple[int, int], overlap: int) -> Iterator[Tile]:
+    """Tiles of `size` that cover an image with that coarse disparity (H, W); neighbours share at least `overlap` columns."""
     (height, width), (h, w) = coarse.shape, size
-    for y in _starts(height, h, OVERLAP):
-        for x in _starts(width, w, wide + RAMP):
+    for y in starts(height, h, OVERLAP):
+        for x in starts(width, w, overlap):
             least = float(np.quantile(coarse[y : y + h : 4, x : x + w : 4], QUANTILE))
             yield Tile(y, x, max(0, int(least - SLACK)))
 
 
-def _starts(length: int, part: int, overlap: int) -> list[int]:
+def starts(length: int, part: int, overlap: int) -> list[int]:
     """Where parts begin that overlap by at least so much and reach both ends."""
     count = 1 if part >= length else -(-(length - overlap) // (part - overlap))
     return [round(i * (length - part) / max(count - 1, 1)) for i in range(count)]
 
 
-def _coarse(left: np.ndarray, right: np.ndarray, match: Matcher) -> tuple[np.ndarray, np.ndarray]:
+def _coarse(left: np.ndarray, right: np.ndarray, match: Matcher, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     height, width = left.shape[:2]
-    factor = min(0.5, (COARSE / (height * width)) ** 0.5)  # at most half, so that it looks at least twice as far
-    size = round(width * factor), round(height * factor)
+    size = shape[::-1]
     small = (cv2.resize(image, size, interpolation=cv2.INTER_AREA)[None] for image in (left, right))
     disparity, confidence = match(*small)
     whole = (cv2.resize(value[0], (width, height), interpolation=cv2.INTER_LINEAR) for value in (disparity, confidence))

@@ -34,6 +34,9 @@ from bridgedepth_jax.visualize import colorize
 
 POINTS = 60_000  # of the cloud on the page; the file has all
 DEFAULT = "default"  # the model that comes with the package
+MEND = "mend what the check finds"  # the page's --fix
+# Of an upload's box its head is enough: what was taken is said below it.
+STYLE = ".q-uploader__subtitle, .q-uploader__list { display: none }  .q-uploader { min-height: 0 }"
 NOMINAL = 0.1  # metres, baseline of the cloud's shape where there is no calibration
 
 
@@ -168,6 +171,7 @@ class _Page:
         self.prediction: Prediction | None = None
         self.picture = "disparity"
         self.calibrated = False
+        ui.add_css(STYLE)
         with ui.row().classes("w-full items-start"):  # two columns where there is room, else one below the other
             with ui.column().style("flex: 1 1 270px; min-width: 0"):
                 self._controls(models)
@@ -200,9 +204,10 @@ class _Page:
         self.model = ui.select(list(models), value=models[0], label="model").classes("w-full")
         scales = {None: "auto: by size and disparities"} | {i / 4: f"{i / 4:g}" for i in range(1, 7)}
         self.scale = ui.select(scales, value=None, label="scale of what the network sees").classes("w-full")
-        self.fix = ui.switch("mend what the check finds").props("data-test=fix")
-        self.run_button = ui.button("run", on_click=self._run).props("data-test=run")
-        ui.button("run the sample pair", on_click=self._run_sample).props("data-test=sample")
+        self.fix = ui.switch(MEND).props("data-test=fix")
+        with ui.row():
+            self.run_button = ui.button("run", on_click=self._run).props("data-test=run")
+            ui.button("run the sample pair", on_click=self._run_sample).props("outline data-test=sample")
         self.status = ui.label("").props("data-test=status").style("overflow-wrap: anywhere")
         self.found = ui.label("").props("data-test=found").style("overflow-wrap: anywhere; white-space: pre-line")
         self.downloads = {}
@@ -216,12 +221,14 @@ class _Page:
         ui.toggle(["disparity", "confidence"], value="disparity", on_change=lambda e: self._show(e.value))
         ui.label("left image ... result")
         self.blend = ui.slider(min=0, max=1, step=0.01, value=1, on_change=lambda e: self._blend(e.value or 0.0))
+        self.blend.style("max-width: 900px")
         with ui.element("div").style("position: relative; width: 100%; max-width: 900px"):
             self.left = ui.interactive_image(on_mouse=self._hover, events=["mousemove"], cross=True)
             self.left.props("data-test=picture").style("width: 100%")
             self.over = ui.image().style("position: absolute; inset: 0; width: 100%; pointer-events: none")
         self.value = ui.label("").props("data-test=value")
-        self.scene = ui.scene(width=900, height=500, grid=False, background_color="#222").props("data-test=scene")
+        eye = ui.scene.perspective_camera(fov=40)
+        self.scene = ui.scene(width=900, height=500, grid=False, background_color="#222", camera=eye).props("data-test=scene")
         self.scene.style("width: 100%; max-width: 900px; height: 500px; max-height: 100vw; overflow: hidden")
 
     async def _uploaded(self, side: str, event: events.UploadEventArguments) -> None:
@@ -328,7 +335,9 @@ class _Page:
         self._show(self.picture)
         self._recalibrate()
         self._say(f"{self.status.text}, at scale {scale:g}")
-        words = [str(finding) if pair.repair == Repair() else finding.words for finding in pair.findings]
+        words = [str(finding).replace("--fix", f"“{MEND}”") for finding in pair.findings]
+        if pair.repair != Repair():
+            words = [f"{finding.words}: mended" if finding.fixed else str(finding) for finding in pair.findings]
         if not words and looks_swapped(pair.left, pair.right, prediction.disparity):
             words = ["left and right look swapped"]
         self.found.set_text("\n".join(words))
@@ -345,8 +354,9 @@ class _Page:
         points, colors = cloud_of(self.pair, self.prediction.disparity)
         self.scene.clear()
         with self.scene:
-            self.scene.point_cloud(points.tolist(), colors.tolist(), point_size=0.02)
-        self.scene.move_camera(x=0, y=-2, z=0.5, look_at_x=0, look_at_y=4, look_at_z=0, duration=0)
+            self.scene.point_cloud(points.tolist(), colors.tolist(), point_size=0.03)
+        x, _, z = np.median(points, 0).tolist() if len(points) else (0.0, 0.0, 0.0)
+        self.scene.move_camera(x=x, y=-1.5, z=z + 0.5, look_at_x=x, look_at_y=4, look_at_z=z, duration=0)
         self._say(f"{self.pair.name}: done, cloud of {len(points)} points")
 
     def _calibration(self, pair: LoadedPair) -> Calibration | None:

@@ -119,7 +119,7 @@ def evaluate(
     """(means and intervals by arm, protocol and metric; one row a video; problems by name)."""
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    for sample in tqdm(samples, total=total, unit=" videos"):
+    for sample in tqdm(samples, total=total, unit=" videos", disable=None):
         for arm in arms:
             try:
                 found = measure(sample, arm.predict(sample), arm.space)
