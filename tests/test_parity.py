@@ -20,6 +20,7 @@ from bridgedepth_jax.systems.bridgedepth.alignment import Alignment
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.systems.bridgedepth.hypotheses import StereoEncoder
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth, pad_to_multiple
+from bridgedepth_jax.systems.bridgedepth.parity import Weights, check_mono
 
 GOLDEN = Path(__file__).parent / "reference" / "golden"
 CONFIG = ModelConfig.size("convnext", "vits")
@@ -94,12 +95,12 @@ def test_alignment_stages(golden, stage):
 
 
 def test_depth_anything_alone():
+    """By the function of `scripts/parity.py`: patch tokens of the first and the last tap, and depth."""
     config = MonoConfig.named("vits")
     with np.load(GOLDEN / "mono_vits_126x168.npz") as golden:
-        image = normalize(as_float32(golden["image"][None]))
-        params = synth_params(config)
-        assert_close(run(DepthAnything(config), params, image), golden["depth"])
-        assert_close(run(DepthAnything(config), params, image, features=True)[..., ::4], golden["features"])
+        rows = list(check_mono("vits", Weights(config, synth_params(config)), dict(golden), float64=False))
+    assert [row.quantity for row in rows] == [f"{name}, of RMS" for name in ("tokens_first", "tokens_last", "depth")]
+    assert all(row.ok for row in rows)
 
 
 @pytest.mark.slow
