@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     from bridgedepth_jax.export.pairs import export_jax
 
     given = sizes(args)
-    if len(given) > 1:
+    if len(given) != 1:
         raise InputError(f"{len(given)} sizes given, expected one a file")
     checkpoint, _, _ = load_model(args)
     (size,) = given
