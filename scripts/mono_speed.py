@@ -114,35 +114,45 @@ def measure_reward(args: argparse.Namespace) -> None:
     keys = jax.random.split(jax.random.key(0), 6)
     config = GeneratorConfig(SMALL_FLUX, SMALL_VAE, FlowConfig(), text_tokens=8, steps=args.steps)
     pipeline.check_side(height, width, config.multiple, "--size")
-    weights = jax.jit(lambda key: system.init(config, key))(keys[0])
     network, unit = nano(), jnp.zeros((1, SMALL_CLIP.image_size, SMALL_CLIP.image_size, 3))
-    depth_params = jax.jit(lambda key: init_depth(network, key))(keys[1])
-    clip = jax.jit(ClipVisionModelWithProjection(SMALL_CLIP).init)(keys[2], unit)["params"]
-    mlp = aesthetic.AestheticMlp().init(keys[3], jnp.zeros((1, SMALL_CLIP.projection_dim)))["params"]
+    frozen = {
+        "generator": jax.jit(lambda key: system.init(config, key))(keys[0]),
+        "depth": jax.jit(lambda key: init_depth(network, key))(keys[1]),
+        "clip": jax.jit(ClipVisionModelWithProjection(SMALL_CLIP).init)(keys[2], unit)["params"],
+        "mlp": aesthetic.AestheticMlp().init(keys[3], jnp.zeros((1, SMALL_CLIP.projection_dim)))["params"],
+    }
     source = jax.random.uniform(keys[4], (args.rows, height, width))
     latent = (args.rows, height // config.vae.factor, width // config.vae.factor, config.vae.latent_channels)
     noise = jax.random.normal(keys[5], latent)
-    base = weights["transformer"]
+    base = frozen["generator"]["transformer"]
     trained = lora.init_lora(base, keys[0]) if args.lora else base
-    print(f"{args.rows} x {height}x{width}, {args.steps} steps, {'LoRA' if args.lora else 'all parameters'}")
+
+    def update(task: RewardTask) -> Callable[..., Any]:
+        made = pipeline.make_generator(config, remat=task.remat)
+        seen = dataclasses.replace(network, remat=task.remat)
+
+        def loss(params: Any, frozen: Any, source: Any, noise: Any) -> Any:
+            weights = frozen["generator"]
+            depth = lambda image: see_depth(lambda x: depth_of(seen)(frozen["depth"], x), image, (height, width))
+            score = lambda image: aesthetic.aesthetic_score(frozen["clip"], frozen["mlp"], image, SMALL_CLIP, remat=task.remat)
+
+            def generate(params: Any, source: Any, noise: Any, *, last: Any) -> Any:
+                merged = lora.merge_lora(weights["transformer"], params) if args.lora else params
+                control = flow.pack(made.encode(weights, pipeline.control_image(source)))
+                return made.decode(weights, made.sample({**weights, "transformer": merged}, control, noise, last=last))
+
+            return reward_loss(task, generate, depth, score)(params, source, noise, jax.random.key(0))[0]
+
+        return jax.value_and_grad(loss)
+
+    print(f"{args.rows} x {height}x{width}, {args.steps} steps, {'LoRA' if args.lora else 'all parameters'}", flush=True)
     for last in (int(word) for word in args.last.split(",")):
         found = {}
         for remat in (False, True):
-            task = RewardTask(steps=args.steps, last=last, remat=remat)
-            made = pipeline.make_generator(config, remat=task.remat)
-            seen = dataclasses.replace(network, remat=remat)
-            depth = lambda image, seen=seen: see_depth(lambda x: depth_of(seen)(depth_params, x), image, (height, width))
-            score = lambda image, remat=remat: aesthetic.aesthetic_score(clip, mlp, image, SMALL_CLIP, remat=remat)
-
-            def generate(params: Any, source: Any, noise: Any, *, last: Any, made: Any = made) -> Any:
-                params = lora.merge_lora(base, params) if args.lora else params
-                control = flow.pack(made.encode(weights, pipeline.control_image(source)))
-                return made.decode(weights, made.sample({**weights, "transformer": params}, control, noise, last=last))
-
-            loss = reward_loss(task, generate, depth, score)
-            run = jax.jit(lambda *given, loss=loss: jax.value_and_grad(loss, has_aux=True)(*given, jax.random.key(0)))
-            compiled = run.lower(trained, source, noise).compile()
-            (value, _), gradient = compiled(trained, source, noise)
+            inputs = trained, frozen, source, noise
+            run = jax.jit(update(RewardTask(steps=args.steps, last=last, remat=remat))).lower(*inputs)
+            compiled = run.compile({"xla_backend_optimization_level": 0})
+            value, gradient = compiled(*inputs)
             found[remat] = (compiled.memory_analysis().temp_size_in_bytes, float(value), jax.tree.leaves(gradient))
         plain, again = found[False], found[True]
         most = max(float(jnp.abs(leaf).max()) for leaf in plain[2])
