@@ -94,6 +94,7 @@ def measure_loss(args: argparse.Namespace) -> None:
     print(f"ratio {ratio:.3f}, median of {args.rounds} alternating rounds")
 
 
+FEW_RUNS: dict[str, Any] = {"xla_backend_optimization_level": 0}  # what is planned for memory is the same
 SMALL_FLUX = FluxConfig(
     in_channels=32, out_channels=16, num_layers=2, num_single_layers=4, attention_head_dim=16, num_attention_heads=4,
     joint_attention_dim=32, pooled_projection_dim=16, axes_dims_rope=(4, 6, 6),
@@ -151,9 +152,10 @@ def measure_reward(args: argparse.Namespace) -> None:
         for remat in (False, True):
             inputs = trained, frozen, source, noise
             run = jax.jit(update(RewardTask(steps=args.steps, last=last, remat=remat))).lower(*inputs)
-            compiled = run.compile({"xla_backend_optimization_level": 0})
+            compiled = run.compile(FEW_RUNS)
+            memory: Any = compiled.memory_analysis()
             value, gradient = compiled(*inputs)
-            found[remat] = (compiled.memory_analysis().temp_size_in_bytes, float(value), jax.tree.leaves(gradient))
+            found[remat] = (memory.temp_size_in_bytes, float(value), jax.tree.leaves(gradient))
         plain, again = found[False], found[True]
         most = max(float(jnp.abs(leaf).max()) for leaf in plain[2])
         apart = max(float(jnp.abs(a - b).max()) for a, b in zip(plain[2], again[2], strict=True)) / most
@@ -187,7 +189,9 @@ def measure_fuse(args: argparse.Namespace) -> None:
             for processes, values in times.items():
                 out = root / f"out_{processes}_{number}"
                 start = time.perf_counter()
-                found = labels.fuse_labels(*folders, out, Shard(), labels.FuseOptions(), processes=processes)
+                found = labels.fuse_labels(
+                    folders[0], folders[1], folders[2], out, Shard(), labels.FuseOptions(), processes=processes
+                )
                 values.append(args.pairs / (time.perf_counter() - start))
                 if found.problems or found.made != args.pairs:
                     raise InputError(f"{found.problems}")
