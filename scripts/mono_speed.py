@@ -111,9 +111,12 @@ SMALL_CLIP = ClipVisionConfig(
 
 def measure_reward(args: argparse.Namespace) -> None:
     """An update through a small FLUX, its decoder, a depth network and CLIP: what XLA plans for it beside its inputs."""
-    height, width = sides(args.size or "96,128")
+    height, width = sides(args.size or "64,96")
+    jax.config.update("jax_enable_x64", args.float64)
+    kind: Any = "float64" if args.float64 else "float32"
     keys = jax.random.split(jax.random.key(0), 6)
-    config = GeneratorConfig(SMALL_FLUX, SMALL_VAE, FlowConfig(), text_tokens=8, steps=args.steps)
+    transformer, vae, tower = (dataclasses.replace(part, dtype=kind) for part in (SMALL_FLUX, SMALL_VAE, SMALL_CLIP))
+    config = GeneratorConfig(transformer, vae, FlowConfig(), text_tokens=8, steps=args.steps)
     pipeline.check_side(height, width, config.multiple, "--size")
     network, unit = nano(), jnp.zeros((1, SMALL_CLIP.image_size, SMALL_CLIP.image_size, 3))
     frozen = {
@@ -122,11 +125,12 @@ def measure_reward(args: argparse.Namespace) -> None:
         "clip": jax.jit(ClipVisionModelWithProjection(SMALL_CLIP).init)(keys[2], unit)["params"],
         "mlp": aesthetic.AestheticMlp().init(keys[3], jnp.zeros((1, SMALL_CLIP.projection_dim)))["params"],
     }
-    source = jax.random.uniform(keys[4], (args.rows, height, width))
+    frozen = jax.tree.map(lambda leaf: jnp.asarray(leaf, kind), frozen)
+    source = jax.random.uniform(keys[4], (args.rows, height, width), kind)
     latent = (args.rows, height // config.vae.factor, width // config.vae.factor, config.vae.latent_channels)
-    noise = jax.random.normal(keys[5], latent)
+    noise = jax.random.normal(keys[5], latent, kind)
     base = frozen["generator"]["transformer"]
-    trained = lora.init_lora(base, keys[0]) if args.lora else base
+    trained = jax.tree.map(lambda leaf: jnp.asarray(leaf, kind), lora.init_lora(base, keys[0])) if args.lora else base
 
     def update(task: RewardTask) -> Callable[..., Any]:
         made = pipeline.make_generator(config, remat=task.remat)
@@ -135,7 +139,7 @@ def measure_reward(args: argparse.Namespace) -> None:
         def loss(params: Any, frozen: Any, source: Any, noise: Any) -> Any:
             weights = frozen["generator"]
             depth = lambda image: see_depth(lambda x: depth_of(seen)(frozen["depth"], x), image, (height, width))
-            score = lambda image: aesthetic.aesthetic_score(frozen["clip"], frozen["mlp"], image, SMALL_CLIP, remat=task.remat)
+            score = lambda image: aesthetic.aesthetic_score(frozen["clip"], frozen["mlp"], image, tower, remat=task.remat)
 
             def generate(params: Any, source: Any, noise: Any, *, last: Any) -> Any:
                 merged = lora.merge_lora(weights["transformer"], params) if args.lora else params
@@ -146,7 +150,9 @@ def measure_reward(args: argparse.Namespace) -> None:
 
         return jax.value_and_grad(loss)
 
-    print(f"{args.rows} x {height}x{width}, {args.steps} steps, {'LoRA' if args.lora else 'all parameters'}", flush=True)
+    print(
+        f"{args.rows} x {height}x{width}, {args.steps} steps, {'LoRA' if args.lora else 'all parameters'}, {kind}", flush=True
+    )
     for last in (int(word) for word in args.last.split(",")):
         found = {}
         for remat in (False, True):
@@ -246,17 +252,19 @@ MEASURES = {"loss": measure_loss, "reward": measure_reward, "fuse": measure_fuse
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=MEASURES, default="loss")
-    parser.add_argument("--size", default="", help="height,width; default 518,518, 96,128, 512,512 or 480,640")
-    parser.add_argument("--rows", type=int, default=4, help="images of a batch, of loss and reward")
+    parser.add_argument("--size", default="", help="height,width; default 518,518, 64,96, 512,512 or 480,640")
+    parser.add_argument("--rows", type=int, help="images of a batch, of loss (4) and reward (2)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="of the sampler, of reward")
     parser.add_argument("--last", default="1,2,4", help="steps that carry a gradient, of reward")
     parser.add_argument("--lora", action="store_true", help="low-rank changes instead of all parameters, of reward")
+    parser.add_argument("--float64", action="store_true", help="all of reward, for the gradients")
     parser.add_argument("--pairs", type=int, default=32, help="of fuse")
     parser.add_argument("--images", type=int, default=8, help="of labels")
     parser.add_argument("--network", default="vits", help="of labels, with random weights")
     parser.add_argument("--shorter", type=int, default=518, help="side that the network sees, of labels")
     args = parser.parse_args(argv)
+    args.rows = {"loss": 4, "reward": 2}.get(args.what, 1) if args.rows is None else args.rows
     for name in ("rows", "rounds", "steps", "pairs", "images"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)}, expected at least 1")
