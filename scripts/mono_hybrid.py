@@ -66,10 +66,11 @@ def main(argv: list[str] | None = None) -> None:
         path = args.out / f"{name}_{seed}.npz"
         if not path.is_file():
             params = trials.train_depth(network, data, steps, own_seed, **options)
+            arrays: dict[str, Any] = {key: np.asarray(leaf) for key, leaf in flatten(params).items()}
             with replacing(path) as temporary, open(temporary, "wb") as file:
-                np.savez(file, **{key: np.asarray(leaf) for key, leaf in flatten(params).items()})
-        with np.load(path) as arrays:
-            params = unflatten(dict(arrays))
+                np.savez(file, **arrays)
+        with np.load(path) as stored:
+            params = unflatten(dict(stored))
         measured(name, trials.predict(network, params, held.image))
         return params
 

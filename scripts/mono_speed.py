@@ -94,6 +94,7 @@ def measure_loss(args: argparse.Namespace) -> None:
     print(f"ratio {ratio:.3f}, median of {args.rounds} alternating rounds")
 
 
+FEW_RUNS: dict[str, Any] = {"xla_backend_optimization_level": 0}  # what is planned for memory is the same
 SMALL_FLUX = FluxConfig(
     in_channels=32, out_channels=16, num_layers=2, num_single_layers=4, attention_head_dim=16, num_attention_heads=4,
     joint_attention_dim=32, pooled_projection_dim=16, axes_dims_rope=(4, 6, 6),
@@ -110,40 +111,57 @@ SMALL_CLIP = ClipVisionConfig(
 
 def measure_reward(args: argparse.Namespace) -> None:
     """An update through a small FLUX, its decoder, a depth network and CLIP: what XLA plans for it beside its inputs."""
-    height, width = sides(args.size or "96,128")
+    height, width = sides(args.size or "64,96")
+    jax.config.update("jax_enable_x64", args.float64)
+    kind: Any = "float64" if args.float64 else "float32"
     keys = jax.random.split(jax.random.key(0), 6)
-    config = GeneratorConfig(SMALL_FLUX, SMALL_VAE, FlowConfig(), text_tokens=8, steps=args.steps)
+    transformer, vae, tower = (dataclasses.replace(part, dtype=kind) for part in (SMALL_FLUX, SMALL_VAE, SMALL_CLIP))
+    config = GeneratorConfig(transformer, vae, FlowConfig(), text_tokens=8, steps=args.steps)
     pipeline.check_side(height, width, config.multiple, "--size")
-    weights = jax.jit(lambda key: system.init(config, key))(keys[0])
     network, unit = nano(), jnp.zeros((1, SMALL_CLIP.image_size, SMALL_CLIP.image_size, 3))
-    depth_params = jax.jit(lambda key: init_depth(network, key))(keys[1])
-    clip = jax.jit(ClipVisionModelWithProjection(SMALL_CLIP).init)(keys[2], unit)["params"]
-    mlp = aesthetic.AestheticMlp().init(keys[3], jnp.zeros((1, SMALL_CLIP.projection_dim)))["params"]
-    source = jax.random.uniform(keys[4], (args.rows, height, width))
+    frozen = {
+        "generator": jax.jit(lambda key: system.init(config, key))(keys[0]),
+        "depth": jax.jit(lambda key: init_depth(network, key))(keys[1]),
+        "clip": jax.jit(ClipVisionModelWithProjection(SMALL_CLIP).init)(keys[2], unit)["params"],
+        "mlp": aesthetic.AestheticMlp().init(keys[3], jnp.zeros((1, SMALL_CLIP.projection_dim)))["params"],
+    }
+    frozen = jax.tree.map(lambda leaf: jnp.asarray(leaf, kind), frozen)
+    source = jax.random.uniform(keys[4], (args.rows, height, width), kind)
     latent = (args.rows, height // config.vae.factor, width // config.vae.factor, config.vae.latent_channels)
-    noise = jax.random.normal(keys[5], latent)
-    base = weights["transformer"]
-    trained = lora.init_lora(base, keys[0]) if args.lora else base
-    print(f"{args.rows} x {height}x{width}, {args.steps} steps, {'LoRA' if args.lora else 'all parameters'}")
+    noise = jax.random.normal(keys[5], latent, kind)
+    base = frozen["generator"]["transformer"]
+    trained = jax.tree.map(lambda leaf: jnp.asarray(leaf, kind), lora.init_lora(base, keys[0])) if args.lora else base
+
+    def update(task: RewardTask) -> Callable[..., Any]:
+        made = pipeline.make_generator(config, remat=task.remat)
+        seen = dataclasses.replace(network, remat=task.remat)
+
+        def loss(params: Any, frozen: Any, source: Any, noise: Any) -> Any:
+            weights = frozen["generator"]
+            depth = lambda image: see_depth(lambda x: depth_of(seen)(frozen["depth"], x), image, (height, width))
+            score = lambda image: aesthetic.aesthetic_score(frozen["clip"], frozen["mlp"], image, tower, remat=task.remat)
+
+            def generate(params: Any, source: Any, noise: Any, *, last: Any) -> Any:
+                merged = lora.merge_lora(weights["transformer"], params) if args.lora else params
+                control = flow.pack(made.encode(weights, pipeline.control_image(source)))
+                return made.decode(weights, made.sample({**weights, "transformer": merged}, control, noise, last=last))
+
+            return reward_loss(task, generate, depth, score)(params, source, noise, jax.random.key(0))[0]
+
+        return jax.value_and_grad(loss)
+
+    print(
+        f"{args.rows} x {height}x{width}, {args.steps} steps, {'LoRA' if args.lora else 'all parameters'}, {kind}", flush=True
+    )
     for last in (int(word) for word in args.last.split(",")):
         found = {}
         for remat in (False, True):
-            task = RewardTask(steps=args.steps, last=last, remat=remat)
-            made = pipeline.make_generator(config, remat=task.remat)
-            seen = dataclasses.replace(network, remat=remat)
-            depth = lambda image, seen=seen: see_depth(lambda x: depth_of(seen)(depth_params, x), image, (height, width))
-            score = lambda image, remat=remat: aesthetic.aesthetic_score(clip, mlp, image, SMALL_CLIP, remat=remat)
-
-            def generate(params: Any, source: Any, noise: Any, *, last: Any, made: Any = made) -> Any:
-                params = lora.merge_lora(base, params) if args.lora else params
-                control = flow.pack(made.encode(weights, pipeline.control_image(source)))
-                return made.decode(weights, made.sample({**weights, "transformer": params}, control, noise, last=last))
-
-            loss = reward_loss(task, generate, depth, score)
-            run = jax.jit(lambda *given, loss=loss: jax.value_and_grad(loss, has_aux=True)(*given, jax.random.key(0)))
-            compiled = run.lower(trained, source, noise).compile()
-            (value, _), gradient = compiled(trained, source, noise)
-            found[remat] = (compiled.memory_analysis().temp_size_in_bytes, float(value), jax.tree.leaves(gradient))
+            inputs = trained, frozen, source, noise
+            run = jax.jit(update(RewardTask(steps=args.steps, last=last, remat=remat))).lower(*inputs)
+            compiled = run.compile(FEW_RUNS)
+            memory: Any = compiled.memory_analysis()
+            value, gradient = compiled(*inputs)
+            found[remat] = (memory.temp_size_in_bytes, float(value), jax.tree.leaves(gradient))
         plain, again = found[False], found[True]
         most = max(float(jnp.abs(leaf).max()) for leaf in plain[2])
         apart = max(float(jnp.abs(a - b).max()) for a, b in zip(plain[2], again[2], strict=True)) / most
@@ -177,7 +195,9 @@ def measure_fuse(args: argparse.Namespace) -> None:
             for processes, values in times.items():
                 out = root / f"out_{processes}_{number}"
                 start = time.perf_counter()
-                found = labels.fuse_labels(*folders, out, Shard(), labels.FuseOptions(), processes=processes)
+                found = labels.fuse_labels(
+                    folders[0], folders[1], folders[2], out, Shard(), labels.FuseOptions(), processes=processes
+                )
                 values.append(args.pairs / (time.perf_counter() - start))
                 if found.problems or found.made != args.pairs:
                     raise InputError(f"{found.problems}")
@@ -232,17 +252,19 @@ MEASURES = {"loss": measure_loss, "reward": measure_reward, "fuse": measure_fuse
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=MEASURES, default="loss")
-    parser.add_argument("--size", default="", help="height,width; default 518,518, 96,128, 512,512 or 480,640")
-    parser.add_argument("--rows", type=int, default=4, help="images of a batch, of loss and reward")
+    parser.add_argument("--size", default="", help="height,width; default 518,518, 64,96, 512,512 or 480,640")
+    parser.add_argument("--rows", type=int, help="images of a batch, of loss (4) and reward (2)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="of the sampler, of reward")
     parser.add_argument("--last", default="1,2,4", help="steps that carry a gradient, of reward")
     parser.add_argument("--lora", action="store_true", help="low-rank changes instead of all parameters, of reward")
+    parser.add_argument("--float64", action="store_true", help="all of reward, for the gradients")
     parser.add_argument("--pairs", type=int, default=32, help="of fuse")
     parser.add_argument("--images", type=int, default=8, help="of labels")
     parser.add_argument("--network", default="vits", help="of labels, with random weights")
     parser.add_argument("--shorter", type=int, default=518, help="side that the network sees, of labels")
     args = parser.parse_args(argv)
+    args.rows = {"loss": 4, "reward": 2}.get(args.what, 1) if args.rows is None else args.rows
     for name in ("rows", "rounds", "steps", "pairs", "images"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name} {getattr(args, name)}, expected at least 1")

@@ -236,6 +236,7 @@ def test_files_of_the_aesthetic_reward(tmp_path):
         read_judge(clip, mlp, config)
 
 
+@pytest.mark.slow
 def test_an_update_by_rewards(made):
     """The loop's loss through all of a tiny generator: its weights, its gradient with and without remat, low-rank changes."""
     config = GeneratorConfig(TRANSFORMER, VAE, FlowConfig(), text_tokens=5, steps=3)

@@ -62,7 +62,7 @@ def sample(
 
     told: pytree of arrays with one row a step. A whole number of last steps costs the memory of those alone: the early ones
     are one scan without gradient. An array of one (a random cutoff) costs that of all steps. remat: each differentiated step is
-    computed again in the backward pass.
+    computed again in the backward pass; they are a scan too, since on CPUs XLA finds what unrolled ones compute twice.
     """
     steps = len(levels) - 1
     dtype = noise.dtype
@@ -91,6 +91,5 @@ def sample(
         first = jax.tree.map(lambda value: value[:early], rows)
         x, _ = lax.scan(lambda x, row: (step(frozen, x, row), None), x, first)
         x = lax.stop_gradient(x)
-    for i in range(early, steps):
-        x = again(params, x, jax.tree.map(lambda value, i=i: value[i], rows))
-    return x
+    final = jax.tree.map(lambda value: value[early:], rows)
+    return lax.scan(lambda x, row: (again(params, x, row), None), x, final)[0]
