@@ -29,7 +29,14 @@ from bridgedepth_jax.inference import demo
 from bridgedepth_jax.inference.stereo import DEFAULT_MODEL, Predictor
 from bridgedepth_jax.store.checkpoint import load_checkpoint
 
-FLAGS = ("--headless=new", "--no-sandbox", "--no-first-run", "--disable-dev-shm-usage", "--window-size=720,720")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+    "--window-size=960,1300",
+    "--force-device-scale-factor=0.75",
+)
 CLOSE = 1e-4  # pixels
 
 

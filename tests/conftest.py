@@ -28,7 +28,7 @@ def known(flag: str) -> bool:
     assert found is not None and found.origin is not None
     for library in Path(found.origin).parent.glob("*.so"):
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if content.find(flag.encode()) >= 0:
+            if content.find(f"{flag}\0".encode()) >= 0:  # one that is no more is still named in a description
                 return True
     return False
 

@@ -141,9 +141,18 @@ def _loop(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
     return _unroll(graph, equation, inputs)
 
 
+def _kinds(equation: Any) -> tuple[int, int]:
+    """How many of a loop's inputs are the same in each step, and how many are carried from one to the next."""
+    p = equation.params
+    if "num_consts" in p:
+        return p["num_consts"], p["num_carry"]
+    same, carried, _ = (len(part) for part in p["ft_in"].unpack())  # JAX 0.12
+    return same, carried
+
+
 def _scan(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value] | None:
     p = equation.params
-    n_consts, n_carry, closed = p["num_consts"], p["num_carry"], p["jaxpr"]
+    (n_consts, n_carry), closed = _kinds(equation), p["jaxpr"]
     fixed = [value if value.array is not None else graph.whole(value) for value in inputs[:n_consts]]
     outer = [graph.full(value) for value in inputs[n_consts:]]
     shapes = [value.shape for value in inputs[n_consts : n_consts + n_carry]]
@@ -172,8 +181,7 @@ def _scan(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value] | Non
 def _unroll(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
     """One step after the other."""
     p = equation.params
-    length, n_consts, n_carry = p["length"], p["num_consts"], p["num_carry"]
-    closed = p["jaxpr"]
+    length, (n_consts, n_carry), closed = p["length"], _kinds(equation), p["jaxpr"]
     inner = functools.partial(convert, graph, closed.jaxpr, [constant(c) for c in closed.consts])
     fixed, carry, xs = inputs[:n_consts], inputs[n_consts : n_consts + n_carry], inputs[n_consts + n_carry :]
     steps: dict[int, list[Value]] = {}
