@@ -8,7 +8,8 @@ HEIGHTxWIDTH/HEIGHTxWIDTH is a size in tiles of that size. Each size is a proces
 pass, less what it held before; time is as it was, and what it would be if nothing else ran: the processor time by the number of
 cores. --seams renders
 so many pairs of 768x1536 pixels and looks at what tiles change of the answer to the whole image: the seam of a border is the
-mean step across that row or column, above the median of the rows or columns around it.
+mean step across that row or column, above the median of the rows or columns around it; over pixels that are right in the whole
+image and not at a depth edge.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from against_sgbm import near_edges
 
 from bridgedepth_jax.commands.options import size
 from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
@@ -33,7 +35,7 @@ from bridgedepth_jax.inference.tiles import OVERLAP, plan, starts
 
 SIZES = ("480x640", "960x1280", "1440x1920", "2000x3000", "3000x4000", "2000x3000/768x1024", "4000x6000/768x1024")
 SEAM = (768, 1536)  # rendered pairs of --seams
-NEAR = 8  # rows or columns on either side of a border
+AROUND = (-32, -24, -16, -8, 8, 16, 24, 32)  # rows or columns from a border, as the network upsamples by 8 at most
 COLUMNS = (
     "size",
     "tiles",
@@ -113,6 +115,13 @@ def measure(checkpoint: str | None, text: str) -> list[str]:
     ]  # fmt: skip
 
 
+def lines(difference: np.ndarray, sound: np.ndarray, axis: int) -> np.ndarray:
+    """The mean step between neighbouring rows (axis 0) or columns (1), over neighbours that are both `sound`."""
+    first, second = (np.take(sound, np.arange(sound.shape[axis] - 1) + i, axis) for i in (0, 1))
+    both = first & second
+    return (np.abs(np.diff(difference, axis=axis)) * both).sum(1 - axis) / np.maximum(both.sum(1 - axis), 1)
+
+
 def seams(checkpoint: str | None, count: int, tiles: tuple[int, int]) -> None:
     """Prints a row for each rendered pair."""
     predictor = Predictor.load(checkpoint, check_order=False)
@@ -130,9 +139,11 @@ def seams(checkpoint: str | None, count: int, tiles: tuple[int, int]) -> None:
         scene = scenes[i]
         whole = predictor(scene["left"], scene["right"]).disparity
         found = predictor(scene["left"], scene["right"], tiles=tiles).disparity
-        steps = [np.abs(np.diff(found - whole, axis=axis)).mean(1 - axis) for axis in (0, 1)]
-        heights = [steps[axis][at] - np.median(steps[axis][max(0, at - NEAR) : at + NEAR + 1]) for axis, at in borders]
         known = scene["valid"]
+        truth = np.where(known, scene["disparity"], np.nan)
+        sound = known & ~near_edges(truth) & (np.abs(whole - scene["disparity"]) < 2)
+        steps = [lines(found - whole, sound, axis) for axis in (0, 1)]
+        heights = [steps[axis][at] - np.median([steps[axis][at + by] for by in AROUND]) for axis, at in borders]
         bad = [np.mean(np.abs(disparity - scene["disparity"])[known] > 2) for disparity in (found, whole)]
         cells = [f"{max(heights):.3f}", f"{np.median(heights):.3f}", f"{np.abs(found - whole).mean():.2f}"]
         print(f"| {i} | {' | '.join(cells)} | {bad[0]:.1%}, {bad[1]:.1%} |", flush=True)

@@ -1,5 +1,7 @@
 """Images in tiles: a matcher that is exact within its range tells what the machinery around it does."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -51,6 +53,39 @@ def test_tiles_give_the_disparities_of_the_whole(near, far):
     error = np.abs(disparity - truth)[visible]
     assert error.max() < 0.1, error.max()  # so no seam is higher
     assert (confidence[visible] > 0.5).mean() > 0.98
+
+
+def test_tiles_that_disagree_have_no_seam():
+    left, right, truth = scene(60, 20)
+    matcher, number = Matcher(), itertools.count()
+
+    def biased(left, right):
+        disparity, confidence = matcher(left, right)
+        return disparity + (next(number) % 3 - 1 if left.shape[1:3] == SIZE else 0), confidence
+
+    error = match_tiled(left, right, biased, SIZE, REACH)[0] - truth
+    visible = np.arange(WIDTH)[None] - truth >= 2
+    assert error[visible].max() > 0.9 and error[visible].min() < -0.9  # whole tiles are wrong
+    across = np.abs(np.diff(error, axis=1))[visible[:, 1:] & visible[:, :-1]]
+    down = np.abs(np.diff(error, axis=0))[visible[1:] & visible[:-1]]
+    assert max(across.max(), down.max()) < 0.1
+
+
+def test_what_one_tile_alone_knows_has_no_seam_where_it_ends():
+    left, right, truth = scene(100, 100)
+    truth = truth.copy()
+    truth[80:140, 400:460] = truth[140:250, 400:408] = 40  # much of the tiles of rows 70 to 230, too little of those below
+    left[..., 1] = truth
+    matcher = Matcher()
+
+    def coarse_is_wrong(left, right):
+        disparity, confidence = matcher(left, right)
+        return disparity + (0 if left.shape[1:3] == SIZE else 3 * disparity.shape[1] / WIDTH), confidence
+
+    error = match_tiled(left, right, coarse_is_wrong, SIZE, REACH)[0] - truth
+    strip = error[142:248, 403:405]
+    assert np.abs(strip[:5]).max() < 0.1 and strip[-5:].min() > 0.9  # known by a tile, and by the coarse pass alone
+    assert np.abs(np.diff(strip, axis=0)).max() < 0.1
 
 
 def test_the_coarse_answer_stays_where_no_tile_can_know():

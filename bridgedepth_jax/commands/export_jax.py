@@ -30,6 +30,6 @@ def run(args: argparse.Namespace) -> None:
     if len(given) != 1:
         raise InputError(f"{len(given)} sizes given, expected one a file")
     checkpoint, _, _ = load_model(args)
-    (size,) = given
+    size = given[0]
     export_jax(checkpoint, args.out, size, dtype=args.dtype, input=args.input, inside=not args.beside, batch=args.batch)
     print(args.out)

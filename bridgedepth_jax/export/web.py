@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,7 @@ def fetch_runtime() -> Path:
     if file.is_file():
         return file
     advice = f"get it elsewhere with `npm pack onnxruntime-web@{VERSION}` and give --runtime FILE"
-    print(f"fetching onnxruntime-web {VERSION} from the npm registry, once, to {file}")
+    print(f"fetching onnxruntime-web {VERSION} from the npm registry, once, to {file}", file=sys.stderr)
     with replacing(file) as temporary:
         try:
             command = ["npm", "pack", "--silent", f"onnxruntime-web@{VERSION}", "--pack-destination", str(temporary.parent)]

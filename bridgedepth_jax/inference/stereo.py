@@ -217,7 +217,7 @@ class Predictor:
         if planned.coarse is None:
             return tile
         coarse = self._run.cost(*planned.coarse, images=2)
-        memory = max(tile.memory, coarse.memory) + HOST * height * width
+        memory = max(coarse.memory, tile.memory + HOST * height * width)
         return Cost(memory, coarse.operations + planned.count * tile.operations, planned.count)
 
 

@@ -21,7 +21,8 @@ OVERLAP = 64  # pixels, of tiles above each other
 RAMP = 48  # pixels, over which a tile's weight rises from its border
 QUANTILE = 0.02  # of the coarse disparities of a tile, which its right part is shifted by, less SLACK
 SLACK = 8.0  # pixels
-HOST = 36  # bytes a pixel of the whole image: three sums, the coarse answer, the blended one, and what makes it
+FULL = 0.9  # weight of all tiles together, from which the coarse answer has none: what neighbours that both know reach
+HOST = 26  # bytes a pixel of the whole image: three sums, the coarse answer, and what is added
 
 # Of (B, h, w, 3) twice -> disparity and confidence (B, h, w), pixels of what is given to it.
 Matcher = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -68,7 +69,7 @@ def match_tiled(
             for total, value in zip(totals, (disparity + tile.shift, confidence, 1.0), strict=True):
                 total[place] += weight * value
     weight = totals[2]
-    some_weight = np.minimum(weight, 1e-3) / 1e-3  # the coarse answer comes in where the tiles go out, without a step
+    some_weight = np.minimum(weight / FULL, 1)  # the coarse answer comes in where the tiles go out, as slowly as they do
     safe = np.maximum(weight, 1e-6)
     disparity = some_weight * totals[0] / safe + (1 - some_weight) * coarse
     return disparity, some_weight * totals[1] / safe + (1 - some_weight) * coarse_confidence
