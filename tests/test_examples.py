@@ -15,7 +15,7 @@ import pytest
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference.stereo import Prediction
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[1] / "scripts" / "examples"
 NOTEBOOK = json.loads((EXAMPLES / "point_cloud.ipynb").read_text())
 CODE = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
@@ -91,7 +91,7 @@ def test_dockerfiles(name):
     assert [row[1] for row in rows if row[0] == "USER"][-1] not in ("root", "0")
     extras = re.search(r"\.\[([\w,]+)\]", text)
     assert extras is not None
-    project = (EXAMPLES.parent / "pyproject.toml").read_text()
+    project = (EXAMPLES.parents[1] / "pyproject.toml").read_text()
     assert all(re.search(rf"(?m)^{extra} = \[", project) for extra in extras[1].split(","))
 
 

@@ -1,7 +1,7 @@
 """A ROS 2 node: rectified left and right images and their camera_info in, depth in metres out.
 
-python examples/ros2_depth.py
-python examples/ros2_depth.py --ros-args -p checkpoint:=rvc_pretrain -p scale:=0.5 -r left/image:=/zed/left/image_rect
+python scripts/examples/ros2_depth.py
+python scripts/examples/ros2_depth.py --ros-args -p checkpoint:=rvc_pretrain -p scale:=0.5 -r left/image:=/zed/left/image_rect
 
 Topics: left/image and right/image (sensor_msgs/Image: rgb8, bgr8, rgba8, bgra8 or mono8), right/camera_info; depth (32FC1,
 metres, infinite where nothing is found, REP 118). What knows ROS is `main`; `Converter` works on anything with the fields of
