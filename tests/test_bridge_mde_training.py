@@ -345,7 +345,7 @@ def test_labels_refuse(checkpoints, photos, tmp_path, capsys):
 def test_metric_networks_say_so_and_save_metres(checkpoints, photos, tmp_path, capsys):
     command = ["depth", "--image", str(photos / "deep" / "0.png"), "--out", str(tmp_path), "--size", "28", "--checkpoint"]
     commands.main([*command, str(checkpoints / "metric")])
-    assert "metric depth" in capsys.readouterr().out
+    assert "metric depth" in capsys.readouterr().err
     metres = np.load(tmp_path / "0_depth.npy")
     assert metres.shape == (36, 48) and metres.min() >= 0 and 1 < metres.max() <= 20
     with pytest.raises(SystemExit):
