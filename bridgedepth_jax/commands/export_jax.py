@@ -26,10 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from bridgedepth_jax.export.pairs import export_jax
 
-    given = sizes(args)
-    if len(given) != 1:
-        raise InputError(f"{len(given)} sizes given, expected one a file")
+    size, *others = sizes(args)
+    if others:
+        raise InputError(f"{1 + len(others)} sizes given, expected one a file")
     checkpoint, _, _ = load_model(args)
-    size = given[0]
     export_jax(checkpoint, args.out, size, dtype=args.dtype, input=args.input, inside=not args.beside, batch=args.batch)
     print(args.out)

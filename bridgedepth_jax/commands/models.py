@@ -32,7 +32,7 @@ _PHOTOS = "synthetic images, and photographs labelled by a larger network"
 _VITL = "2.8 GB at 288x512"
 LICENCES = {"stable_diffusion_2_inpainting": "CreativeML Open RAIL++-M", "zerostereo_stereogen": "unknown"}  # not of the rules
 CARDS = {
-    "nano": Card(1_837_244, "generated pairs alone", "0.8 GB at 480x640", "see its card: bridgedepth_jax/weights/nano"),
+    "nano": Card(1_837_244, "generated pairs alone", "0.4 GB at 480x640", "see its card: bridgedepth_jax/weights/nano"),
     "sf": Card(
         346_387_771,
         _SCENEFLOW,

@@ -16,7 +16,7 @@ HEADROOM = 0.9  # share of the search range that the largest matches may take
 STEP = 0.05  # of the scales that are chosen, so that equal images compile once
 # Times what the compiler counts: what CPUs took, 1.24 at 480x640, 1.22 at 960x1280, 1.21 at 1440x1920 (default model, float32).
 SCRATCH = 1.25
-SHARE = 0.38  # of a matrix product's rate that the default model reaches on CPUs (`scripts/large_images.py`)
+SHARE = 0.33  # of a matrix product's rate that the default model reaches on CPUs: 0.40 at 480x640, 0.28 at 1440x1920
 
 
 class Cost(NamedTuple):
