@@ -1,7 +1,7 @@
 """Pseudo-labels alone against hybrid labels, equal steps: is a little masked ground truth worth it?
 
 python scripts/mono_hybrid.py --out runs/mono_hybrid
-python scripts/mono_hybrid.py --out runs/mono_hybrid --steps 4000 --teacher 100
+python scripts/mono_hybrid.py --out runs/mono_hybrid_better --teacher 100 --teacher-scenes 40 --rate 3e-4
 
 A weak teacher (few scenes, few steps) labels rendered scenes; a student learns from its labels (trim 10) and is then trained on
 for equally many steps: with pseudo-labels alone, or 19 of them to one with ground truth over three fifths of the image. Prints
@@ -30,13 +30,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1000, help="of the student, and again of either continuation")
-    parser.add_argument("--teacher", type=int, default=100, help="steps of the teacher")
-    parser.add_argument("--teacher-scenes", type=int, default=40)
+    parser.add_argument("--teacher", type=int, default=30, help="steps of the teacher")
+    parser.add_argument("--teacher-scenes", type=int, default=10)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--scenes", type=int, default=400)
     parser.add_argument("--held-out", type=int, default=200)
-    parser.add_argument("--size", default="56,70", help="height,width")
-    parser.add_argument("--rate", type=float, default=3e-4, help="of either continuation")
+    parser.add_argument("--size", default="28,35", help="height,width")
+    parser.add_argument("--rate", type=float, default=1e-3, help="of either continuation")
     parser.add_argument(
         "--renormalise", type=int, default=2, help="of the loss: without it, trimming from nothing ends constant"
     )
