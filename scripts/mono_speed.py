@@ -115,7 +115,8 @@ def measure_reward(args: argparse.Namespace) -> None:
     jax.config.update("jax_enable_x64", args.float64)
     kind: Any = "float64" if args.float64 else "float32"
     keys = jax.random.split(jax.random.key(0), 6)
-    transformer, vae, tower = (dataclasses.replace(part, dtype=kind) for part in (SMALL_FLUX, SMALL_VAE, SMALL_CLIP))
+    transformer, vae = dataclasses.replace(SMALL_FLUX, dtype=kind), dataclasses.replace(SMALL_VAE, dtype=kind)
+    tower = dataclasses.replace(SMALL_CLIP, dtype=kind)
     config = GeneratorConfig(transformer, vae, FlowConfig(), text_tokens=8, steps=args.steps)
     pipeline.check_side(height, width, config.multiple, "--size")
     network, unit = nano(), jnp.zeros((1, SMALL_CLIP.image_size, SMALL_CLIP.image_size, 3))
