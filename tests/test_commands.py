@@ -163,6 +163,7 @@ def test_version(capsys):
         (["train", "--config", "sf", "--workdir", "w", "--config.system=bridgdepth"], "unknown system 'bridgdepth', did you"),
         (["submit", "kitty_2015", "--out", "o"], "did you mean kitti_2015?"),
         (["data", "preview", "synthetic", "--size", "64"], "--size 64, expected HEIGHTxWIDTH"),
+        (["evaluate", "--datasets", "pairs.csv", "--out", "r"], "'pairs.csv', did you mean custom:pairs.csv"),
         (["benchmark", "--size", "16x64"], "--size 16x64, expected sides of at least 32"),
     ],
     ids=lambda value: " ".join(value)[:50] if isinstance(value, list) else "",

@@ -16,6 +16,7 @@ from bridgedepth_jax.export import pairs
 from bridgedepth_jax.export.jax_export import LOADER
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.system import find_system
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 
 EXPORTED = Path(__file__).parent / "reference" / "export"
 ELSEWHERE = """
@@ -40,6 +41,15 @@ def run(module, *words):
     parser = argparse.ArgumentParser()
     module.arguments(parser)
     module.run(parser.parse_args(list(map(str, words))))
+
+
+def test_the_default_model_takes_any_batch():
+    """Semi-global matching and the last choice included: traced for a batch without a number."""
+    system, model = find_system("bridgedepth"), ModelConfig.nano_sharp()
+    weights = jax.eval_shape(lambda key: system.init(model, key), jax.random.key(0))
+    image = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), 96, 160, 3), np.float32)
+    disparity, confidence = jax.eval_shape(pairs.nhwc(system, model), weights, image, image)
+    assert disparity.shape == confidence.shape == (image.shape[0], 96, 160)
 
 
 @pytest.mark.parametrize("beside", [("--beside",), pytest.param((), marks=pytest.mark.slow)])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
+from bridgedepth_jax.data import DataConfig
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.sharding import make_mesh
 from bridgedepth_jax.store.checkpoint import flatten
@@ -18,6 +19,7 @@ from bridgedepth_jax.systems.reciprocal.config import ReciprocalTask, SingleNetC
 from bridgedepth_jax.systems.reciprocal.networks import View
 from bridgedepth_jax.systems.reciprocal.stereonet import normalize
 from bridgedepth_jax.training.config import SolverConfig
+from bridgedepth_jax.training.experiment import Experiment
 from bridgedepth_jax.training.step import Frozen, make_state, make_step, optimizer, split
 
 
@@ -105,6 +107,14 @@ def test_shares_of_the_outputs_sum_to_one():
         np.testing.assert_allclose(sum(coarse) + sum(fine), 1)
     coarse, fine = bridgedepth.output_weights(ModelConfig.variant("rvc"))
     np.testing.assert_allclose(fine[-1] / coarse[0], 2.0)  # the supervised loss's
+
+
+def test_bridgedepth_needs_pairs_alone():
+    """Also where its own losses would need more of a batch."""
+    found = Experiment(
+        system="bridgedepth-pairs", model=tiny.MODEL, task=ReciprocalTask(), data=DataConfig(crop=(32, 64)), init="random"
+    )
+    assert found.data.extras == ()
 
 
 @pytest.mark.slow

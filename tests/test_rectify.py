@@ -259,7 +259,7 @@ def test_middlebury_round_trip(tmp_path):
 BAD = {
     "nothing": ([], "expected either --calib, or --board and --square"),
     "both": (["--calib", "CALIB", "--board", "7x5"], "expected either --calib"),
-    "board": (["--board", "seven"], "--board seven, expected"),
+    "board": (["--board", "seven"], "--board seven, expected COLUMNSxROWS"),
     "no square": (["--board", "7x5"], "--square None"),
     "another board": (["--board", "9x6", "--square", "0.03"], "a board of 9x6 inner corners is seen by both cameras in 0 of 7"),
     "large marker": (["--board", "8x6", "--square", "0.03", "--marker", "0.04"], "the marker smaller than its square"),

@@ -144,12 +144,12 @@ def scale(text: str) -> float | None:
         raise argparse.ArgumentTypeError(f"{text}, expected a number or auto") from None
 
 
-def size(option: str, text: str, minimum: int = 1) -> tuple[int, int]:
-    """HEIGHTxWIDTH. InputError: it is none, or has a side below the minimum."""
+def size(option: str, text: str, minimum: int = 1, form: str = "HEIGHTxWIDTH such as 288x512") -> tuple[int, int]:
+    """Two numbers in the form that is named. InputError: it is none, or has a side below the minimum."""
     try:
         height, width = map(int, text.split("x"))
     except ValueError:
-        raise InputError(f"{option} {text}, expected HEIGHTxWIDTH such as 288x512") from None
+        raise InputError(f"{option} {text}, expected {form}") from None
     if min(height, width) < minimum:
         raise InputError(f"{option} {text}, expected sides of at least {minimum}")
     return height, width

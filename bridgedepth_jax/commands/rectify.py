@@ -84,7 +84,7 @@ def _calibrate(args: argparse.Namespace, pairs):
     from bridgedepth_jax.data.formats import read_image
     from bridgedepth_jax.data.rig import Board, calibrate
 
-    columns, rows = options.size("--board", args.board, 3)
+    columns, rows = options.size("--board", args.board, 3, "COLUMNSxROWS of inner corners such as 9x6")
     if args.square is None or not args.square > 0 or (args.marker is not None and not 0 < args.marker < args.square):
         raise InputError(f"--square {args.square}, --marker {args.marker}: expected metres, the marker smaller than its square")
     board = Board(columns, rows, args.square, args.marker, args.dictionary)

@@ -140,7 +140,9 @@ def find_pairs(name: str, root: str | Path) -> tuple[Pair, ...]:
         found = kitti_raw.find_images(name, root)
         return tuple(Pair(name, left, "sparse", root / left, root / right) for _, left, right in found)
     if name not in DATASETS:
-        raise InputError(f"no files belong to the data set {name!r}, expected one of {', '.join(DATASETS)} or custom:FILE.csv")
+        meant = f", did you mean custom:{name}?" if name.endswith(".csv") else ""
+        known = f"{', '.join(DATASETS)} or custom:FILE.csv"
+        raise InputError(f"no files belong to the data set {name!r}{meant or f', expected one of {known}'}")
     dataset = DATASETS[name]
     pairs: list[Pair] = []
     missing: list[str] = []

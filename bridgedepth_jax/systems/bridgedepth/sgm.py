@@ -167,7 +167,7 @@ class ClassicalEvidence(nn.Module):
         found, cost = evidence(left, right, sgm, self.config.dpn.max_disp)
         for name, value in found._asdict().items():
             self.sow("taps", f"sgm_{name}", value)
-        keep = jnp.ones(len(left), left.dtype)
+        keep = jnp.ones(left.shape[0], left.dtype)  # may be symbolic
         if train and sgm.dropped:
             keep = _kept(self, 1 - sgm.dropped, len(left)).astype(left.dtype)
         return found, cost, keep.reshape(-1, 1, 1, 1)

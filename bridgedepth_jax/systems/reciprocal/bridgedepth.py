@@ -131,4 +131,6 @@ def check(config: ModelConfig, task: ReciprocalTask) -> None:
 
 
 # Its checkpoints are BridgeDepth's.
-PAIRS = SYSTEM._replace(task=ReciprocalTask, objective=objective, check=check, moved={}, published={}, rules="", parts={})
+PAIRS = SYSTEM._replace(
+    task=ReciprocalTask, objective=objective, check=check, moved={}, published={}, rules="", parts={}, extras=None
+)
