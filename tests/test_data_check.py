@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import miniature
+import pytest
 
 from bridgedepth_jax.data import find_pairs
-from bridgedepth_jax.data.check import check
+from bridgedepth_jax.data.check import check, check_single
 from bridgedepth_jax.data.mono import MONO_DATASETS
 from bridgedepth_jax.data.table import DATASETS
 
@@ -40,6 +41,17 @@ def test_absent_missing_and_broken_are_told_apart(tmp_path, capfd):
     for name, path in (("eth3d", missing), ("things", broken)):
         report = check(name, tmp_path)
         assert report.broken and str(path) in report.problem and str(report).startswith("BROKEN")
+
+
+@pytest.mark.parametrize("name", ["custom:list.csv", "mono:list.csv", "single:mono:list.csv"])
+def test_a_list_is_absent_or_broken(tmp_path, name):
+    how = check_single if "mono" in name else check
+    report = how(name, tmp_path)
+    assert str(report).startswith(f"absent  {tmp_path / 'list.csv'}: no such file, expected a CSV file with the columns ")
+    for content in (b"left,image\na,b\n", b"", b"\xff\xfe\x00,\n", b"left,right,image,depth,format\n"):
+        (tmp_path / "list.csv").write_bytes(content)
+        report = how(name, tmp_path)
+        assert str(report).startswith(f"BROKEN  {tmp_path / 'list.csv'}: "), report
 
 
 def test_the_command(tmp_path):

@@ -15,6 +15,7 @@ from bridgedepth_jax.data.mono import (
     read_mono,
     read_truth,
 )
+from bridgedepth_jax.data.pairs import custom_file
 from bridgedepth_jax.data.sources import RawSource, open_source
 from bridgedepth_jax.data.table import DATASETS
 from bridgedepth_jax.errors import InputError
@@ -53,8 +54,9 @@ def check(name: str, root: str | Path, *, every_sample: bool = False) -> Report:
     except InputError as error:
         found = DATASETS.get(name)
         globs = [found.listing, *(part.left for part in found.sources)] if found else []
-        absent = not any(next(Path(root).glob(glob), None) for glob in globs if glob)
-        return Report(str(error), broken=not absent)
+        there = any(next(Path(root).glob(glob), None) for glob in globs if glob)
+        listed = name.partition(":")[0] == "custom" and custom_file(name, Path(root)).exists()
+        return Report(str(error), broken=there or listed)
     count = len(source)
     numbers = range(count) if every_sample and isinstance(source, RawSource) else sorted({0, count // 2, count - 1})
     try:
@@ -89,7 +91,8 @@ def check_single(name: str, root: str | Path, *, every_sample: bool = False) -> 
     try:
         files = find_images(short, root)
     except InputError as error:
-        return Report(str(error), broken=row is None or next(Path(root).glob(row.image), None) is not None)
+        there = next(Path(root).glob(row.image), None) if row else (Path(root) / short.removeprefix("mono:")).is_file()
+        return Report(str(error), broken=bool(there))
     count = len(files)
     sizes, limits = [], []
     try:

@@ -8,6 +8,7 @@ A format decodes bytes, not paths: packed sets hold the very bytes of the origin
 To add one, write a `_decode_x(data, name, beside)` and a row of `FORMATS`.
 """
 
+import csv
 import dataclasses
 import io
 import json
@@ -117,6 +118,27 @@ def read_bytes(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_csv(path: Path, words: str, needed: tuple[str, ...], known: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header; `words` name its columns.
+
+    Raises InputError: no file, none of text, a column that is `needed` and not there or that is none of those `known`, no rows.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            header, rows = list(reader.fieldnames or []), list(reader)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected a CSV file with the columns {words}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read as CSV ({reason}), expected the columns {words}") from None
+    if not set(needed) <= set(header) <= set(known):
+        raise InputError(f"{path}: columns {', '.join(map(str, header))}, expected {words}")
+    if not rows:
+        raise InputError(f"{path}: no rows")
+    return rows
 
 
 def read_pfm(path: str | Path) -> Float32[np.ndarray, "H W *C"]:

@@ -5,7 +5,6 @@ Spec `mono-training.md` sections 2 and 5. A set is a row of `MONO_DATASETS`; `mo
 the crop's.
 """
 
-import csv
 import dataclasses
 import glob
 import hashlib
@@ -18,7 +17,7 @@ from typing import Any, TypedDict
 import cv2
 import numpy as np
 
-from bridgedepth_jax.data.formats import decode_image, read_bytes
+from bridgedepth_jax.data.formats import decode_image, read_bytes, read_csv
 from bridgedepth_jax.data.mono_formats import decode_depth, decode_flags, decode_target, find_depth_format
 from bridgedepth_jax.data.sources import SyntheticOptions, SyntheticSource
 from bridgedepth_jax.data.table import Swap
@@ -170,16 +169,7 @@ COLUMNS = ("image", "depth", "format", "mask", "sky")
 
 def _listed(name: str, table: Path) -> tuple[MonoFile, ...]:
     """Images of a CSV file with the columns image, depth, format [, mask] [, sky]; paths are relative to its folder."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            header, rows = list(reader.fieldnames or []), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table}: cannot be read as CSV ({error})") from None
-    if not {"image", "depth", "format"} <= set(header) <= set(COLUMNS):
-        raise InputError(f"{table}: columns {', '.join(header)}, expected image, depth, format [, mask] [, sky]")
-    if not rows:
-        raise InputError(f"{table}: no rows")
+    rows = read_csv(table, "image, depth, format [, mask] [, sky]", ("image", "depth", "format"), COLUMNS)
     return tuple(_row(name, table, line, row) for line, row in enumerate(rows, 2))
 
 

@@ -4,7 +4,6 @@ Files are found in sorted order and paired by name. A partner that is missing, o
 an InputError with the path. `synthetic` has no files; `custom` (or `custom:FILE.csv`) is a list of the user's own pairs.
 """
 
-import csv
 import dataclasses
 import glob
 import hashlib
@@ -133,7 +132,7 @@ def find_pairs(name: str, root: str | Path) -> tuple[Pair, ...]:
     """
     root = Path(root)
     if name == "custom" or name.startswith("custom:"):
-        return _custom_pairs(name, root / (name.partition(":")[2] or "custom.csv"))
+        return _custom_pairs(name, custom_file(name, root))
     if name == "synthetic":
         raise InputError("the data set 'synthetic' is rendered while training and has no files, expected one that has")
     if name.startswith(kitti_raw.PREFIX):
@@ -265,22 +264,18 @@ _PATHS = ("left", "right", "disparity", "valid", "nonocc", "confidence", "inpain
 _COLUMNS = (*_PATHS, "format", "kind")
 
 
+def custom_file(name: str, root: Path) -> Path:
+    """The list of `custom` or `custom:FILE.csv`."""
+    return root / (name.partition(":")[2] or "custom.csv")
+
+
 def _custom_pairs(name: str, table: Path) -> tuple[Pair, ...]:
     """Pairs of a CSV file with the columns left, right [, disparity, format] [, valid] [, nonocc] [, confidence] [, inpaint]
     [, kind]; paths are relative to its folder."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            header, rows = reader.fieldnames or [], list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table}: cannot be read as CSV ({error})") from None
-    if not {"left", "right"} <= set(header) <= set(_COLUMNS) or ("disparity" in header) != ("format" in header):
-        raise InputError(
-            f"{table}: columns {', '.join(map(str, header))},"
-            " expected left, right [, disparity, format] [, valid] [, nonocc] [, confidence] [, inpaint] [, kind]"
-        )
-    if not rows:
-        raise InputError(f"{table}: no rows")
+    words = "left, right [, disparity, format] [, valid] [, nonocc] [, confidence] [, inpaint] [, kind]"
+    rows = formats.read_csv(table, words, ("left", "right"), _COLUMNS)
+    if ("disparity" in rows[0]) != ("format" in rows[0]):
+        raise InputError(f"{table}: columns {', '.join(rows[0])}, expected disparity and format together, or neither")
     return tuple(_custom_pair(name, table, line, row) for line, row in enumerate(rows, 2))
 
 
