@@ -6,10 +6,14 @@ python scripts/large_images.py --seams 4 --tiles 384x768
 
 HEIGHTxWIDTH/HEIGHTxWIDTH is a size in tiles of that size. Each size is a process of its own: memory is its peak during the
 pass, less what it held before; time is as it was, and what it would be if nothing else ran: the processor time by the number of
-cores. --seams renders
-so many pairs of 768x1536 pixels and looks at what tiles change of the answer to the whole image: the seam of a border is the
-mean step across that row or column, above the median of the rows or columns around it; over pixels that are right in the whole
-image and not at a depth edge.
+cores. --seams renders so many pairs of 768x1536 pixels and looks at the borders of tiles, between the last row or column of one
+and the next of those beside it:
+
+* of the blend: the step between the two pixels that comes from the change of weights alone. A step of what is blended is
+  sum(weight * step of the answer) + sum(step of the weight * answer); the first is in the answers themselves, the second is the
+  seam. Its mean along the worst border, and the largest of all pixels on borders.
+* excess: the mean step across the worst border less that of the image seen as a whole, over all pixels, and over those that are
+  right there and not at a depth edge; and the share of the other rows and columns, where no tile ends, with more than that.
 """
 
 import argparse
@@ -23,6 +27,7 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 from against_sgbm import near_edges
 
@@ -31,11 +36,10 @@ from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
 from bridgedepth_jax.errors import command
 from bridgedepth_jax.inference.cost import available
 from bridgedepth_jax.inference.stereo import Predictor
-from bridgedepth_jax.inference.tiles import OVERLAP, plan, starts
+from bridgedepth_jax.inference.tiles import OVERLAP, Plan, cut, fine_share, match_tiled, plan, starts, weigh
 
 SIZES = ("480x640", "960x1280", "1440x1920", "2000x3000", "3000x4000", "2000x3000/768x1024", "4000x6000/768x1024")
 SEAM = (768, 1536)  # rendered pairs of --seams
-AROUND = (-32, -24, -16, -8, 8, 16, 24, 32)  # rows or columns from a border, as the network upsamples by 8 at most
 COLUMNS = (
     "size",
     "tiles",
@@ -115,11 +119,29 @@ def measure(checkpoint: str | None, text: str) -> list[str]:
     ]  # fmt: skip
 
 
-def lines(difference: np.ndarray, sound: np.ndarray, axis: int) -> np.ndarray:
-    """The mean step between neighbouring rows (axis 0) or columns (1), over neighbours that are both `sound`."""
-    first, second = (np.take(sound, np.arange(sound.shape[axis] - 1) + i, axis) for i in (0, 1))
+def lines(values: np.ndarray, kept: np.ndarray, axis: int) -> np.ndarray:
+    """The mean of values between neighbouring rows (axis 0) or columns (1), over neighbours that are both `kept`."""
+    first, second = (np.take(kept, np.arange(kept.shape[axis] - 1) + i, axis) for i in (0, 1))
     both = first & second
-    return (np.abs(np.diff(difference, axis=axis)) * both).sum(1 - axis) / np.maximum(both.sum(1 - axis), 1)
+    return (values * both).sum(1 - axis) / np.maximum(both.sum(1 - axis), 1)
+
+
+def by_weights(coarse: np.ndarray, answers: list[np.ndarray], planned: Plan, reach: float | None, axis: int) -> np.ndarray:
+    """The steps (H, W), less a row or column, that the change of weights makes; of the coarse answer and those of tiles."""
+    weights, shown, knows = [], [], np.zeros_like(coarse)
+    for tile, answer in zip(cut(coarse, planned.size, planned.overlap), answers, strict=True):
+        weight, known = weigh(tile, coarse, planned, reach)
+        around = [(begin, side - begin - part) for begin, side, part in zip(tile, coarse.shape, planned.size, strict=False)]
+        weights.append(np.pad(weight, around))
+        shown.append(np.pad(answer + tile.shift, around, "edge"))
+        knows += np.pad(known, around)
+    share = fine_share(knows) / np.maximum(sum(weights), 1e-6)
+    weights = [weight * share for weight in weights]
+    weights, shown = [*weights, 1 - sum(weights)], [*shown, coarse]
+    ahead = lambda array: np.delete(array, 0, axis)
+    before = lambda array: np.delete(array, -1, axis)
+    steps = [(ahead(w) - before(w)) * (ahead(d) + before(d)) / 2 for w, d in zip(weights, shown, strict=True)]
+    return np.abs(sum(steps))
 
 
 def seams(checkpoint: str | None, count: int, tiles: tuple[int, int]) -> None:
@@ -127,26 +149,40 @@ def seams(checkpoint: str | None, count: int, tiles: tuple[int, int]) -> None:
     predictor = Predictor.load(checkpoint, check_order=False)
     scenes = SyntheticStereo(*SEAM, max_disparity=192.0, seed=10_007, config=SyntheticConfig.named("sparse"))
     planned = plan(*SEAM, tiles, predictor.reach)
-    overlaps = OVERLAP, planned.overlap
-    borders = []  # (axis, number of the last row or column before a tile begins or ends)
-    for axis in (0, 1):
-        begins, side = starts(SEAM[axis], planned.size[axis], overlaps[axis]), planned.size[axis]
-        borders += [(axis, at - 1) for at in {*begins[1:], *(begin + side for begin in begins[:-1])}]
-    print(f"{planned.count} tiles of {tiles[0]}x{tiles[1]}, {len(borders)} borders\n")
-    print("| pair | largest seam, px | median seam, px | mean difference to the whole, px | bad-2, tiles and whole |")
-    print("|---|---|---|---|---|")
+    borders: list[list[int]] = []  # of rows and of columns: the last one before a tile begins or ends
+    for side, part, overlap in zip(SEAM, planned.size, (OVERLAP, planned.overlap), strict=True):
+        begins = starts(side, part, overlap)
+        borders.append(sorted(at - 1 for at in {*begins[1:], *(begin + part for begin in begins[:-1])}))
+    print(f"{planned.count} tiles of {tiles[0]}x{tiles[1]}, {sum(map(len, borders))} borders\n")
+    columns = ("pair", "of the blend, px", "any pixel", "excess, px", "other lines", "where right", "bad-2", "of the whole")
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for i in range(count):
         scene = scenes[i]
+        answers: list[np.ndarray] = []
+
+        def match(left: np.ndarray, right: np.ndarray, answers: list[np.ndarray] = answers) -> tuple[np.ndarray, np.ndarray]:
+            found = predictor(left, right)
+            answers.extend(found.disparity)
+            return found.disparity, found.confidence
+
         whole = predictor(scene["left"], scene["right"]).disparity
-        found = predictor(scene["left"], scene["right"], tiles=tiles).disparity
+        found, _ = match_tiled(scene["left"], scene["right"], match, tiles, predictor.reach)
+        coarse = cv2.resize(answers[0], SEAM[::-1]) * np.float32(SEAM[1] / answers[0].shape[1])
         known = scene["valid"]
-        truth = np.where(known, scene["disparity"], np.nan)
-        sound = known & ~near_edges(truth) & (np.abs(whole - scene["disparity"]) < 2)
-        steps = [lines(found - whole, sound, axis) for axis in (0, 1)]
-        heights = [steps[axis][at] - np.median([steps[axis][at + by] for by in AROUND]) for axis, at in borders]
+        right = known & ~near_edges(np.where(known, scene["disparity"], np.nan)) & (np.abs(whole - scene["disparity"]) < 2)
+        blend, largest, excess, others, sound = [], [], [], [], []
+        for axis, at in enumerate(borders):
+            made = by_weights(coarse, answers[1:], planned, predictor.reach, axis)
+            more = np.abs(np.diff(found, axis=axis)) - np.abs(np.diff(whole, axis=axis))
+            blend += [made.mean(1 - axis)[at].max()]
+            largest += [np.take(made, at, axis).max()]
+            excess += [*more.mean(1 - axis)[at]]
+            others += [*np.delete(more.mean(1 - axis), at)]
+            sound += [*lines(more, right, axis)[at]]
         bad = [np.mean(np.abs(disparity - scene["disparity"])[known] > 2) for disparity in (found, whole)]
-        cells = [f"{max(heights):.3f}", f"{np.median(heights):.3f}", f"{np.abs(found - whole).mean():.2f}"]
-        print(f"| {i} | {' | '.join(cells)} | {bad[0]:.1%}, {bad[1]:.1%} |", flush=True)
+        share = np.mean(np.array(others) > max(excess))
+        cells = [f"{max(blend):.3f}", f"{max(largest):.2f}", f"{max(excess):.3f}", f"{share:.0%}", f"{max(sound):.3f}"]
+        print(f"| {i} | {' | '.join(cells)} | {bad[0]:.1%} | {bad[1]:.1%} |", flush=True)
 
 
 @command

@@ -2,8 +2,10 @@
 
 The whole image is seen once at a smaller scale. Then each tile is seen at the scale asked for, against the part of the right
 image in which its smallest coarse disparity is zero, so that the network's search range is spent on what the tile contains.
-Tiles overlap by more than the search range and are blended with weights that fall to zero towards their borders; where no tile
-can know (its match lies outside, or beyond its range) the coarse answer stays.
+Tiles overlap by more than the search range. A tile's weight grows with the distance from where it ends and from where its
+matches leave what it sees of the right image, over all that it shares with its neighbours: answers that differ change slowly
+into each other. Where no tile can know (the match lies outside the right image, or beyond the range) the coarse answer stays.
+The weights come from the coarse answer alone, not from what a tile guesses.
 
 Letters: H W size of the images, h w of a tile. Disparities in pixels of the images that are given here.
 """
@@ -17,12 +19,13 @@ import numpy as np
 from bridgedepth_jax.errors import InputError
 
 COARSE = 1_000_000  # pixels of the coarse pass, at most
-OVERLAP = 64  # pixels, of tiles above each other
-RAMP = 48  # pixels, over which a tile's weight rises from its border
+OVERLAP = 64  # pixels, of tiles above each other, at least
+RAMP = 48  # pixels from where a tile begins to know, over which the coarse answer goes out
 QUANTILE = 0.02  # of the coarse disparities of a tile, which its right part is shifted by, less SLACK
 SLACK = 8.0  # pixels
-FULL = 0.9  # weight of all tiles together, from which the coarse answer has none: what neighbours that both know reach
-HOST = 26  # bytes a pixel of the whole image: three sums, the coarse answer, and what is added
+MARGIN = 2.0  # pixels from the end of the right image, where a match begins to be known
+FULL = 0.9  # what tiles know together, from which the coarse answer has no weight: what neighbours that both know reach
+HOST = 30  # bytes a pixel of the whole image: four sums, the coarse answer, and what is added
 
 # Of (B, h, w, 3) twice -> disparity and confidence (B, h, w), pixels of what is given to it.
 Matcher = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -55,7 +58,7 @@ def match_tiled(
         disparity, confidence = match(left[None], right[None])
         return disparity[0], confidence[0]
     coarse, coarse_confidence = _coarse(left, right, match, planned.coarse)
-    totals = np.zeros((3, height, width), np.float32)  # of disparity, confidence and weight
+    totals = np.zeros((4, height, width), np.float32)  # of disparity, confidence, weight and what is known
     tiles = list(cut(coarse, (h, w), planned.overlap))
     for start in range(0, len(tiles), group):
         some = tiles[start : start + group]
@@ -64,15 +67,13 @@ def match_tiled(
         found = match(*(np.stack(images) for images in zip(*given, strict=True)))
         for tile, disparity, confidence in zip(some, *found, strict=False):
             place = slice(tile.y, tile.y + h), slice(tile.x, tile.x + w)
-            weight = _faded(tile, (h, w), (height, width))
-            weight = weight * _known(disparity, coarse[place] - tile.shift, reach, tile)
-            for total, value in zip(totals, (disparity + tile.shift, confidence, 1.0), strict=True):
-                total[place] += weight * value
-    weight = totals[2]
-    some_weight = np.minimum(weight / FULL, 1)  # the coarse answer comes in where the tiles go out, as slowly as they do
-    safe = np.maximum(weight, 1e-6)
-    disparity = some_weight * totals[0] / safe + (1 - some_weight) * coarse
-    return disparity, some_weight * totals[1] / safe + (1 - some_weight) * coarse_confidence
+            weight, known = weigh(tile, coarse, planned, reach)
+            added = weight * (disparity + tile.shift), weight * confidence, weight, known
+            for total, value in zip(totals, added, strict=True):
+                total[place] += value
+    share = fine_share(totals[3]) / np.maximum(totals[2], 1e-6)
+    rest = 1 - share * totals[2]
+    return share * totals[0] + rest * coarse, share * totals[1] + rest * coarse_confidence
 
 
 class Plan(NamedTuple):
@@ -131,33 +132,40 @@ def _crop(image: np.ndarray, y: int, x: int, h: int, w: int) -> np.ndarray:
     return image[y : y + h, columns]
 
 
-def _ramp(side: int) -> np.ndarray:
-    """0..1 (side,): from each border over RAMP pixels."""
-    at = np.arange(side) + 0.5
-    return np.clip(np.minimum(at, side - at) / RAMP, 0, 1).astype(np.float32)
+def weigh(tile: Tile, coarse: np.ndarray, planned: Plan, reach: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """The weights (h, w) of a tile among others, and how far (0..1) it knows: from both `fine_share` says how far all do.
 
-
-def _faded(tile: Tile, size: tuple[int, int], whole: tuple[int, int]) -> np.ndarray:
-    """The weights (h, w) of a tile by its borders; none are those of the image."""
-    (h, w), (height, width) = size, whole
-    rows, columns = _ramp(h), _ramp(w)
-    if tile.y == 0:
-        rows[: h // 2] = 1
-    if tile.y + h == height:
-        rows[h // 2 :] = 1
-    if tile.x == 0:
-        columns[: w // 2] = 1
-    if tile.x + w == width:
-        columns[w // 2 :] = 1
-    return np.minimum.outer(rows, columns)
-
-
-def _known(disparity: np.ndarray, expected: np.ndarray, reach: float | None, tile: Tile) -> np.ndarray:
-    """The weights (h, w) of a tile's answer: 1 where its match is in the right part and within the range, both softly."""
-    at = np.arange(disparity.shape[1])[None] - np.maximum(disparity, expected)
-    inside = np.ones_like(disparity) if tile.x == 0 else np.clip((at - 2) / RAMP, 0, 1)
+    Args:
+      coarse: (H, W), pixels of disparity.
+    """
+    (height, width), (h, w) = coarse.shape, planned.size
+    shared_rows, shared_columns = (
+        length - np.diff(starts(whole, length, least)).max(initial=0)
+        for whole, length, least in ((height, h, OVERLAP), (width, w, planned.overlap))
+    )
+    expected = coarse[tile.y : tile.y + h, tile.x : tile.x + w] - np.float32(tile.shift)
+    rows = _from_ends(h, shared_rows, tile.y == 0, tile.y + h == height)[:, None] / np.float32(shared_rows)
+    columns = _from_ends(w, shared_columns, tile.x == 0, tile.x + w == width)[None]
+    # From the end of its right part, and of the right image: what a tile answers to its own padding is worth nothing.
+    match = np.arange(w, dtype=np.float32)[None] - expected - MARGIN + min(0, tile.x - tile.shift)
+    columns = np.minimum(columns, np.maximum(match, 0))
+    inside = np.ones_like(expected)
     if reach is not None:
-        inside = inside * np.clip((0.95 * reach - expected) / (0.05 * reach), 0, 1)
+        inside = np.clip((0.95 * reach - expected) / (0.05 * reach), 0, 1)
     if tile.shift:  # below zero nothing is found
         inside = inside * np.clip((expected - 1) / (SLACK - 1), 0, 1)
-    return inside.astype(np.float32)
+    # Squares: blending begins and ends without a kink.
+    weight, known = (rows * columns / w) ** 2 * inside, rows * np.minimum(columns / RAMP, 1) * inside
+    return weight.astype(np.float32), known.astype(np.float32)
+
+
+def fine_share(known: np.ndarray) -> np.ndarray:
+    """How much of the answer tiles give that know so much together; the coarse answer gives the rest."""
+    return np.minimum(known / FULL, 1)
+
+
+def _from_ends(length: int, most: int, first: bool, last: bool) -> np.ndarray:
+    """Pixels (length,) from where a tile begins and ends, up to `most`; a tile that is the first or last has no such end."""
+    at = np.arange(length, dtype=np.float32) + 0.5
+    ends = np.minimum(np.inf if first else at, np.inf if last else length - at)
+    return np.broadcast_to(np.minimum(ends, np.float32(most)), (length,)).astype(np.float32)
