@@ -12,10 +12,15 @@ class InputError(ValueError):
 
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """The error for a name that is none of those known: the nearest of them, if one is near, and all."""
+    return InputError(f"unknown {what} {name!r}, {nearest(name, known)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of such a message."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}? Known: " if near else "expected one of "
-    return InputError(f"unknown {what} {name!r}, {hint}{', '.join(known)}")
+    return hint + ", ".join(known)
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:

@@ -462,7 +462,7 @@ def test_unknown_names_and_no_network(tmp_path, monkeypatch):
         name: row.kind for name, row in published.published().items()
     }.items()
     with pytest.raises(
-        InputError, match="rvx: neither a checkpoint folder nor a published name, expected one of nano, sf, l_sf"
+        InputError, match=r"rvx: neither a checkpoint folder nor a published name, did you mean rvc\? Known: nano, sf, l_sf"
     ):
         published.resolve("rvx")
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *a, **k: (_ for _ in ()).throw(ConnectionError("no route")))

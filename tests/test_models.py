@@ -1,15 +1,21 @@
 """The list of published models: every name has its card, and what the card says of the network is counted."""
 
 import math
+import re
 
 import pytest
+import tiny
 
-from bridgedepth_jax import commands
+from bridgedepth_jax import InputError, commands
 from bridgedepth_jax.commands.models import CARDS, commercial, describe, models
-from bridgedepth_jax.convert.published import SHIPPED, published, resolve
+from bridgedepth_jax.convert.published import OF_PAIRS, ONE_VIEW, SHIPPED, of, published, resolve
+from bridgedepth_jax.data.formats import write_png
 from bridgedepth_jax.inference.stereo import DEFAULT_MODEL
+from bridgedepth_jax.store import hub
 from bridgedepth_jax.store.checkpoint import expected_shapes, load_checkpoint
 from bridgedepth_jax.system import find_system
+
+PAIR = ("--left", "{}/left.png", "--right", "{}/right.png")
 
 
 def test_every_name_has_a_card_and_no_card_is_of_nothing(capsys):
@@ -67,3 +73,46 @@ def test_cards_count_parameters(name):
     row = published()[name]
     config = find_system(row.kind).variants[name]()
     assert CARDS[name].parameters == sum(math.prod(shape) for shape in expected_shapes(row.kind, config).values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "checkpoint", "words"),
+    [
+        (["infer", *PAIR], "depth_anything_v2_vits", "holds depth-anything, expected bridgedepth or another system for pairs"),
+        (["submit", "kitti_2015"], "mast3r", "holds dust3r, expected bridgedepth"),
+        (["evaluate", "--datasets", "eth3d"], "bridge_mde", "holds bridge_mde, expected bridgedepth"),
+        (["export", "onnx", "--size", "64x64"], "bridge_mde", "holds bridge_mde, expected bridgedepth"),
+        (
+            ["depth", "--image", "{}/left.png"],
+            "rvc",
+            "holds bridgedepth, expected depth-anything or another network of one view",
+        ),
+        (["depth", "--image", "{}/left.png"], "nano", "holds bridgedepth, expected depth-anything"),
+        (["data", "pseudo-label", "--images", "{}"], "sf", "holds bridgedepth, expected depth-anything"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_before_it_is_fetched(arguments, checkpoint, words, tmp_path, monkeypatch, capsys):
+    folder, out = tmp_path / "images", str(tmp_path / "out")
+    for side, image in zip(("left", "right"), tiny.images(64, 96), strict=True):
+        write_png(folder / f"{side}.png", image)
+    monkeypatch.setenv("BRIDGEDEPTH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hub, "fetch", lambda name, *_: pytest.fail(f"fetches {name}"))
+    with pytest.raises(SystemExit) as end:
+        commands.main([*(argument.format(folder) for argument in arguments), "--out", out, "--checkpoint", checkpoint])
+    assert end.value.code == 2 and f"{checkpoint} {words}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name", "words", "without"),
+    [
+        (OF_PAIRS, "nanno", "did you mean nano? Known: nano, sf, ", "depth_anything"),
+        (ONE_VIEW, "depth_anything_v2_vit", "did you mean depth_anything_v2_vit", "nano"),
+        (ONE_VIEW, "xyz", "expected one of depth_anything", "nano"),
+        (of("dust3r"), "masd3r", "did you mean mast3r? Known: dust3r_512", "nano"),
+    ],
+)
+def test_an_unknown_name_is_told_the_nearest_of_what_can_be_used(wanted, name, words, without):
+    with pytest.raises(InputError, match=re.escape(words)) as end:
+        resolve(name, wanted)
+    assert without not in str(end.value)

@@ -265,8 +265,11 @@ def test_load(tmp_path, params, predictor, pair):
 
 
 def test_unknown_name():
-    with pytest.raises(InputError, match="rvc_2: neither a checkpoint folder nor a published name, expected one of nano, sf, "):
-        Predictor.load("rvc_2")
+    with pytest.raises(InputError, match=r"nanno: neither .* nor a published name, did you mean nano\? Known: nano, sf, ") as end:
+        Predictor.load("nanno")
+    assert "depth_anything" not in str(end.value)  # which a Predictor would refuse
+    with pytest.raises(InputError, match="xyz: neither a checkpoint folder nor a published name, expected one of nano, sf, "):
+        Predictor.load("xyz")
 
 
 def test_no_default_model(monkeypatch, tmp_path):

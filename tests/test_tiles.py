@@ -1,6 +1,7 @@
 """Images in tiles: a matcher that is exact within its range tells what the machinery around it does."""
 
 import itertools
+import time
 
 import jax
 import numpy as np
@@ -156,8 +157,28 @@ def test_the_cost_is_that_of_the_program():
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(predictor._run.params()))
     images = 2 * 4 * 3 * 128 * 192
     assert large.memory > weights + images and 2 < (large.memory - weights) / (small.memory - weights) < 8
-    assert large.operations > 3 * small.operations > 0
+    assert large.work > 3 * small.work > 0
     assert str(large).endswith(" GiB")
+
+
+def test_the_time_is_that_of_the_operations_and_grows_faster_than_the_memory(monkeypatch):
+    monkeypatch.setattr(cost, "rate", lambda: 168e9)
+    measured = {  # of the default model on two cores: GiB, operations, seconds
+        "480x640": (0.366, 57e9, 0.435),
+        "768x1024": (1.084, 157e9, 1.39),
+        "960x1280": (1.916, 261e9, 2.47),
+        "1440x1920": (4.103, 577e9, 7.2),
+        "2000x3000": (10.815, 1226e9, 26.2),
+    }
+    for name, (memory, operations, seconds) in measured.items():
+        assert cost.Cost.of(memory * 2**30, operations).seconds() == pytest.approx(seconds, rel=0.1), name
+
+
+def test_the_rate_is_of_one_thread():
+    whole, mine = time.process_time(), time.thread_time()
+    assert cost.rate(0.2) > 1e7
+    whole, mine = time.process_time() - whole, time.thread_time() - mine
+    assert whole < 1.2 * mine, "others worked, too: threads that share a product wait for each other where cores are busy"
 
 
 def test_a_scale_that_fits():
@@ -172,4 +193,3 @@ def test_a_scale_that_fits():
 def test_what_is_free_here():
     free = cost.available(jax.devices()[0])
     assert free is not None and 2**26 < free < 2**45
-    assert cost.rate(0.01) > 1e7

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from bridgedepth_jax.convert.published import resolve
+    from bridgedepth_jax.convert.published import ONE_VIEW, resolve
     from bridgedepth_jax.data.shards import Shard, check_apart
     from bridgedepth_jax.inference.depth import DepthPredictor
     from bridgedepth_jax.store.checkpoint import DIGESTS
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     check_apart(args.out, {"--images": args.images})
     if args.size < PATCH:
         raise InputError(f"--size {args.size}, expected at least {PATCH}")
-    folder = resolve(args.checkpoint)
+    folder = resolve(args.checkpoint, ONE_VIEW)
     predictor = DepthPredictor.load(folder, dtype=args.dtype)
     if predictor.metric:
         raise InputError(f"--checkpoint {args.checkpoint} gives metres, expected one of relative depth")

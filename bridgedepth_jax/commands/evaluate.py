@@ -206,19 +206,18 @@ def evaluate_single(args: argparse.Namespace, names: list[str], *, pairs: bool) 
 def load_method(checkpoint: str | None, dtype: str | None, *, pairs: bool = True) -> "tuple[Method, System, Any]":
     """A checkpoint as something to evaluate, its system, and the config of its network; with `pairs`, one that estimates."""
     from bridgedepth_jax.build import plain
-    from bridgedepth_jax.convert.published import resolve
+    from bridgedepth_jax.convert.published import ANY, OF_PAIRS, load, resolve
     from bridgedepth_jax.evaluation.suite import Method
     from bridgedepth_jax.inference.stereo import DEFAULT_MODEL
-    from bridgedepth_jax.store.checkpoint import DIGESTS, load_checkpoint
+    from bridgedepth_jax.store.checkpoint import DIGESTS
     from bridgedepth_jax.system import find_system
 
     if checkpoint is None and not DEFAULT_MODEL.is_dir():
         raise InputError("no --checkpoint, expected a folder, a published name, or --method sgbm")
-    folder = DEFAULT_MODEL if checkpoint is None else resolve(checkpoint)
-    loaded = load_checkpoint(folder)
+    wanted = OF_PAIRS if pairs else ANY
+    folder = DEFAULT_MODEL if checkpoint is None else resolve(checkpoint, wanted)
+    loaded = load(folder, wanted)
     system = find_system(loaded.kind)
-    if pairs and system.estimate is None:
-        raise InputError(f"checkpoint {folder} holds {loaded.kind}, expected bridgedepth or another system for pairs")
     model = loaded.config
     if dtype is not None:
         if not hasattr(model, "dtype"):

@@ -79,14 +79,10 @@ def arms(args: argparse.Namespace) -> list[Any]:
 def _pairs(checkpoint: str) -> Any:
     import tempfile
 
-    from bridgedepth_jax.convert.published import resolve
-    from bridgedepth_jax.store.checkpoint import load_checkpoint
+    from bridgedepth_jax.convert.published import load, of
     from bridgedepth_jax.systems.stereodiff import evaluate, sources
 
-    loaded = load_checkpoint(resolve(checkpoint))
-    if loaded.kind != "dust3r":
-        raise InputError(f"--pairs {checkpoint} holds {loaded.kind}, expected dust3r")
-
+    loaded = load(checkpoint, of("dust3r"))
     model = sources.PairModel(loaded.config, loaded.params)
 
     def predict(sample: Any) -> Any:

@@ -58,13 +58,13 @@ def load_pair(args: argparse.Namespace):
 
 def load_model(args: argparse.Namespace):
     """The checkpoint that the arguments name, its folder, and a short name."""
-    from bridgedepth_jax.convert.published import resolve
+    from bridgedepth_jax.convert.published import OF_PAIRS, resolve
     from bridgedepth_jax.inference.stereo import DEFAULT_MODEL
     from bridgedepth_jax.store.checkpoint import load_checkpoint
 
     if args.checkpoint and args.model_name:
         raise InputError("--checkpoint and --model_name are both given, expected one")
-    folder = Path(resolve(args.checkpoint or args.model_name or DEFAULT_MODEL))
+    folder = resolve(args.checkpoint or args.model_name or DEFAULT_MODEL, OF_PAIRS)
     return load_checkpoint(folder), folder, folder.resolve().name
 
 

@@ -183,13 +183,10 @@ def _source(args: argparse.Namespace, stage1: str, video: "Video") -> Any:
 
 
 def _pairs(args: argparse.Namespace, video: "Video") -> Any:
-    from bridgedepth_jax.convert.published import resolve
-    from bridgedepth_jax.store.checkpoint import load_checkpoint
+    from bridgedepth_jax.convert.published import load, of
     from bridgedepth_jax.systems.stereodiff import sources
 
-    loaded = load_checkpoint(resolve(args.pairs))
-    if loaded.kind != "dust3r":
-        raise InputError(f"--pairs {args.pairs} holds {loaded.kind}, expected dust3r")
+    loaded = load(args.pairs, of("dust3r"))
     model = sources.PairModel(loaded.config, loaded.params)
     return lambda folder: sources.PairSource(video, model, folder, reach=args.reach, pose=args.pose)
 

@@ -86,7 +86,7 @@ class Compiled:
         memory, costs = compiled.memory_analysis(), compiled.cost_analysis()
         used = sum(getattr(memory, f"{kind}_size_in_bytes", 0) for kind in ("argument", "output", "temp"))
         used *= SCRATCH if self.devices[0].platform == "cpu" else 1
-        return Cost(int(used), float((costs or {}).get("flops", 0.0)))
+        return Cost.of(used, float((costs or {}).get("flops", 0.0)))
 
     def __call__(self, *images: np.ndarray) -> tuple[np.ndarray, ...]:
         """(B, H, W, 3) of any H, W and B, all of one shape -> what `forward` gives, (B, H, W)."""

@@ -16,19 +16,27 @@ HEADROOM = 0.9  # share of the search range that the largest matches may take
 STEP = 0.05  # of the scales that are chosen, so that equal images compile once
 # Times what the compiler counts: what CPUs took, 1.24 at 480x640, 1.22 at 960x1280, 1.21 at 1440x1920 (default model, float32).
 SCRATCH = 1.25
-SHARE = 0.33  # of a matrix product's rate that the default model reaches on CPUs: 0.40 at 480x640, 0.28 at 1440x1920
+# How many times slower than a matrix product a pass is on CPUs, and what each GiB of its memory adds: it leaves the caches, and
+# up to half of the time goes to pages that the system hands out. The default model was 1.29 times slower at 480x640, 1.49 at
+# 768x1024, 1.61 at 960x1280, 2.11 at 1440x1920, 3.6 at 2000x3000.
+SLOWER, PER_GIB = 1.22, 0.21
 
 
 class Cost(NamedTuple):
     """Of a pair on one device."""
 
     memory: int  # bytes, weights and images included; on CPUs with SCRATCH
-    operations: float  # floating point, 0 where the compiler does not say
+    work: float  # floating-point operations of matrix products that take as long on CPUs, 0 where the compiler does not say
     passes: int = 1  # tiles
+
+    @classmethod
+    def of(cls, memory: float, operations: float) -> "Cost":
+        """Of a program that takes so much memory and so many operations."""
+        return cls(int(memory), operations * (SLOWER + PER_GIB * memory / 2**30))
 
     def seconds(self) -> float:
         """On this machine's CPUs, whose rate is measured now."""
-        return self.operations / (SHARE * rate())
+        return self.work / rate()
 
     def __str__(self) -> str:
         return f"{self.memory / 2**30:.1f} GiB"
@@ -65,7 +73,7 @@ def rate(seconds: float = 0.1) -> float:
 
     Measured now by NumPy on one core, in its processor time: what else runs does not count.
     """
-    side = 96  # small enough that one thread does it
+    side = 64  # OpenBLAS shares larger products among threads, which wait for each other where cores are busy
     a = np.ones((side, side), np.float32)
     np.dot(a, a)
     count, begin = 0, time.thread_time()

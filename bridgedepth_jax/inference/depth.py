@@ -14,14 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bridgedepth_jax.build import build, plain
-from bridgedepth_jax.convert.published import resolve
+from bridgedepth_jax.convert.published import ONE_VIEW, load
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference.compiled import DTYPES, Compiled, Devices
 from bridgedepth_jax.inference.stereo import as_rgb, resize_images
 from bridgedepth_jax.networks.config import DepthConfig, MonoConfig
 from bridgedepth_jax.networks.depth_anything import depth_of
 from bridgedepth_jax.ops.resize import resize_map
-from bridgedepth_jax.store.checkpoint import load_checkpoint
 from bridgedepth_jax.system import find_system
 
 SHORTER_SIDE = 518  # pixels, what Depth Anything V2 was trained on
@@ -76,11 +75,7 @@ class DepthPredictor:
 
         Raises InputError: no such checkpoint, a damaged one, or one of another network.
         """
-        loaded = load_checkpoint(resolve(checkpoint))
-        if find_system(loaded.kind).depth is None:
-            raise InputError(
-                f"checkpoint {checkpoint} holds {loaded.kind}, expected depth-anything or another network of one view"
-            )
+        loaded = load(checkpoint, ONE_VIEW)
         return cls(loaded.config, loaded.params, system=loaded.kind, **options)
 
     def __call__(self, image: np.ndarray, *, size: int | None = None) -> np.ndarray:

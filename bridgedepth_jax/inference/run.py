@@ -257,7 +257,7 @@ def announce(
         raise InputError(f"{words}, but {left / 2**30:.1f} GiB are free: expected --scale auto, a smaller --scale, or --tiles")
     if left is not None:
         words += f" of {left / 2**30:.1f} GiB free"
-    if needed.operations and predictor.devices[0].platform == "cpu":
+    if needed.work and predictor.devices[0].platform == "cpu":
         words += f", about {needed.seconds():.0f} s a pair"
     tqdm.write(words, file=sys.stderr)
 

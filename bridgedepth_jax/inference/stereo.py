@@ -16,13 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bridgedepth_jax.convert.published import resolve
+from bridgedepth_jax.convert.published import OF_PAIRS, load
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference.compiled import DTYPES, Compiled, Devices
 from bridgedepth_jax.inference.cost import Cost
 from bridgedepth_jax.inference.swapped import looks_swapped
 from bridgedepth_jax.inference.tiles import HOST, match_tiled, plan
-from bridgedepth_jax.store.checkpoint import load_checkpoint
 from bridgedepth_jax.system import DEFAULT, find_system
 
 HALF = ("bfloat16", "float16")
@@ -135,9 +134,7 @@ class Predictor:
             if not DEFAULT_MODEL.is_dir():
                 raise InputError("no checkpoint given, and this version comes without a default model: name one")
             checkpoint = DEFAULT_MODEL
-        loaded = load_checkpoint(resolve(checkpoint))
-        if find_system(loaded.kind).estimate is None:
-            raise InputError(f"checkpoint {checkpoint} holds {loaded.kind}, expected bridgedepth or another system for pairs")
+        loaded = load(checkpoint, OF_PAIRS)
         return cls(loaded.config, loaded.params, system=loaded.kind, **options)
 
     def __call__(
@@ -218,7 +215,7 @@ class Predictor:
             return tile
         coarse = self._run.cost(*planned.coarse, images=2)
         memory = max(coarse.memory, tile.memory + HOST * height * width)
-        return Cost(memory, coarse.operations + planned.count * tile.operations, planned.count)
+        return Cost(memory, coarse.work + planned.count * tile.work, planned.count)
 
 
 def as_rgb(image: np.ndarray, name: str) -> np.ndarray:

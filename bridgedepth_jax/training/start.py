@@ -41,7 +41,7 @@ def make_start(experiment: Experiment, init: str, imagenet: str = "") -> Start:
         if imagenet:
             raise InputError(f"--imagenet {imagenet}: the run {init} has weights of the whole network, expected one of them")
         return _from_run(experiment, Path(init), teachers)
-    checkpoint = None if init in RANDOM else _load(init)
+    checkpoint = None if init in RANDOM else _load(init, system.name, *system.parts)
     if checkpoint is not None and checkpoint.kind not in (system.name, *system.parts):
         raise InputError(f"--init {init} holds {checkpoint.kind}, expected {' or '.join([system.name, *system.parts])}")
     if imagenet and checkpoint is not None and checkpoint.kind == system.name:
@@ -114,7 +114,8 @@ def _from_run(experiment: Experiment, workdir: Path, teachers: dict[str, Checkpo
     return Start(join(frozen, state.params, state.collections), state, teachers)
 
 
-def _load(name: str) -> Checkpoint:
-    from bridgedepth_jax.convert.published import resolve
+def _load(name: str, *kinds: str) -> Checkpoint:
+    """`kinds`: what a published name may be of, before it is fetched; none for any."""
+    from bridgedepth_jax.convert.published import ANY, of, resolve
 
-    return load_checkpoint(resolve(name))
+    return load_checkpoint(resolve(name, of(*kinds) if kinds else ANY))

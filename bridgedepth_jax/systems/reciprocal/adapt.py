@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bridgedepth_jax.convert.published import resolve
+from bridgedepth_jax.convert.published import load, of, resolve
 from bridgedepth_jax.data.augment import whole_views
 from bridgedepth_jax.data.formats import write_png
 from bridgedepth_jax.data.pairs import Pair, read_sample
@@ -253,10 +253,8 @@ def adapt(pairs: Sequence[Pair], init: str | Path, workdir: Path, config: AdaptC
     Returns what workdir/adapt.json holds: `values` before and after, and `refused`, why nothing was exported, or "".
     InputError: a checkpoint of another kind; pairs that cannot be trained on.
     """
-    folder = resolve(init)
-    loaded = load_checkpoint(folder)
-    if loaded.kind not in STUDENTS:
-        raise InputError(f"--init {init} holds {loaded.kind}, expected {' or '.join(STUDENTS)}")
+    folder = resolve(init, of(*STUDENTS))
+    loaded = load(folder, of(*STUDENTS))
     system = find_system(loaded.kind)
     training, held = split_pairs(pairs, config.held_out)
     check_pairs(pairs)
