@@ -339,7 +339,7 @@ def test_labels_refuse(checkpoints, photos, tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
         label(checkpoints, photos, tmp_path / "made")
     assert error.value.code == 1
-    assert "left out: broken.png" in capsys.readouterr().out
+    assert "left out: broken.png" in capsys.readouterr().err
 
 
 def test_metric_networks_say_so_and_save_metres(checkpoints, photos, tmp_path, capsys):

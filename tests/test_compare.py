@@ -74,7 +74,18 @@ def test_command(images, tmp_path, capsys):
         path.write_text(json.dumps(result(values)))
     command = ["report", "compare", *map(str, paths)]
     main(command)
-    assert "| epe | 50 |" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "| epe | 50 |" in table
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.json").rename(tmp_path / name / "results.json")
+    paths = [tmp_path / name / "results.json" for name in ("a", "b")]
+    main(["report", "compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert capsys.readouterr().out.splitlines()[2:] == table.splitlines()[2:]
+    with pytest.raises(SystemExit):
+        main(["report", "compare", str(tmp_path / "a"), str(tmp_path)])
+    assert f"{tmp_path / 'results.json'}: cannot be read (No such file or directory), expected" in capsys.readouterr().err
+    command = ["report", "compare", *map(str, paths)]
     with pytest.raises(SystemExit):
         main([*command, "--protocols", "papper"])
     assert "unknown protocol 'papper', did you mean paper? Known: " in capsys.readouterr().err

@@ -72,7 +72,10 @@ def test_sgbm_writes_everything(workspace, capsys):
     pictures = sorted((out / "pictures" / "middlebury_Q").glob("*.png"))
     assert [p.name.split("-")[0] for p in pictures] == ["median", "worst"] or len(pictures) == 1
     assert cv2.imread(str(pictures[0])).shape == (4 * 48, 80, 3)
-    assert "kitti_2015_trainval: epe" in capsys.readouterr().out
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert lines[0].startswith("kitti_2015_trainval: epe") and all(Path(line).is_file() for line in lines[1:])
+    assert len(lines) == 4 and "padding: " in said.err and "batches: " in said.err
 
 
 def test_continued_results_are_equal(workspace):
@@ -104,7 +107,7 @@ def test_results_of_other_data_or_batches_are_not_continued(workspace, capsys):
         run(workspace, *arguments, *options)
         result = json.loads((out / "results.json").read_text())
         (entry,) = result["datasets"].values()
-        return entry["protocols"]["paper"]["epe"]["images"], result["settings"]["batches"], capsys.readouterr().out
+        return entry["protocols"]["paper"]["epe"]["images"], result["settings"]["batches"], capsys.readouterr().err
 
     before, words, _ = epe()
     assert "the same numbers for any batch" in words
@@ -134,7 +137,7 @@ def test_custom_csv_and_broken_images(monkeypatch, workspace, capsys):
     out = workspace / "custom"
     monkeypatch.chdir(workspace)
     run(workspace, "--method", "sgbm", "--datasets", "custom:own/own.csv", "--out", str(out))
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     (entry,) = json.loads((out / "results.json").read_text())["datasets"].values()
     assert entry["images"] == 1
     assert set(entry["problems"]) == {"broken_image_2.png", "blank_image_2.png", "odd_image_2.png"}
@@ -294,7 +297,8 @@ def test_submit_command(workspace, checkpoint, capsys):
     build(workspace / "data", "kitti_2015_test")
     options = ["--checkpoint", str(checkpoint), "--root", str(workspace / "data"), "--out", str(workspace / "submission")]
     commands.main(["submit", "kitti_2015", *options])
-    assert "2 pairs" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "2 pairs" in said.err and len(said.out.splitlines()) == 1 and Path(said.out.strip()).is_file()
     assert (workspace / "submission" / "kitti_2015.zip").is_file()
     assert (
         cv2.imread(str(workspace / "submission/kitti_2015_submission/000001_10.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from bridgedepth_jax import commands
+from bridgedepth_jax import InputError, commands
 from bridgedepth_jax.data.formats import read_disparity, read_pfm, write_png
 from bridgedepth_jax.geometry import Calibration
 from bridgedepth_jax.inference import cost, outputs, run, video
@@ -145,7 +145,19 @@ def test_a_pass_that_does_not_fit_is_refused_before_it(checkpoint, scene, capsys
     assert end.value.code == 2 and "but 0.0 GiB are free: expected --scale auto" in error and "Traceback" not in error
 
 
+def test_a_camera_that_changes_nothing_is_told(checkpoint, scene, capsys):
+    infer(checkpoint, scene, "--save", "disparity", "--focal", "100", "--baseline", "0.2", "--z-far", "9")
+    assert "note: --focal, --baseline, --z-far changes nothing of --save disparity: " in capsys.readouterr().err
+    infer(checkpoint, scene, "--save", "depth", "--focal", "100", "--baseline", "0.2", "--z-far", "9")
+    assert "note: --z-far changes nothing of --save depth: " in capsys.readouterr().err
+    infer(checkpoint, scene, "--save", "cloud", "--focal", "100", "--baseline", "0.2", "--z-far", "9")
+    assert "note: " not in capsys.readouterr().err
+
+
 def test_sources_of_calibration(tmp_path):
+    with pytest.raises(InputError, match=r"k\.txt: a baseline of 200 m, expected"):
+        (tmp_path / "k.txt").write_text("100 0 45 0 101 30 0 0 1\n200\n")
+        run.calibrations(["a"], intrinsics=str(tmp_path / "k.txt"))
     k = tmp_path / "k.txt"
     k.write_text("100 0 45 0 101 30 0 0 1\n0.2\n")
     assert run.calibrations(["a"]) is None
@@ -208,6 +220,19 @@ BAD = {
     "tiles": ({}, ["--tiles", "100x100"], "--tiles 100x100, expected sides of at least 256"),
     "check": ({}, ["--check", "maybe"], "--check maybe, expected one of warn, error, off"),
     "bucket": ({}, ["--bucket", "40"], "bucket 40, expected a multiple of 16"),
+    "bucket 0": ({}, ["--bucket", "0"], "bucket 0, expected a multiple of 16, at least 16"),
+    "millimetres": (
+        {},
+        ["--save", "depth", "--focal", "100", "--baseline", "120"],
+        "--baseline: a baseline of 120 m, expected 0.001..10 m; if millimetres were read as metres, it is 0.12 m",
+    ),
+    "metres": (
+        {},
+        ["--save", "depth", "--calib", "METRES"],
+        "metres.txt: a baseline of 0.0002 m, expected 0.001..10 m; if metres were read as millimetres, it is 0.2 m",
+    ),
+    "no calibration": ({}, ["--save", "depth", "--calib", "NOTES"], "notes.txt: no calibration of a known form, expected"),
+    "intrinsics": ({}, ["--save", "depth", "--calib", "K"], "a file of K and the baseline is one of --intrinsics"),
     "two cameras": ({}, ["--calib", "c", "--focal", "1"], "expected one of them"),
     "focal alone": ({}, ["--save", "cloud", "--focal", "100"], "needs --baseline"),
     "baseline alone": ({}, ["--baseline", "1"], "--focal, which is missing"),
@@ -236,10 +261,13 @@ def test_bad_input_is_one_line_and_writes_nothing(checkpoint, scene, capsys, cas
     (scene / "empty.png").touch()
     (scene / "cut.png").write_bytes((scene / "left" / "0.png").read_bytes()[:300])
     (scene / "broken.txt").write_text("cam0=[100 0 45; 0 100 30; 0 0 1]\n")
+    (scene / "metres.txt").write_text(CALIB.format(width=90, height=60).replace("baseline=200", "baseline=0.2"))
+    (scene / "notes.txt").write_text("focal length 100 pixels, cameras 20 cm apart\n")
+    (scene / "k.txt").write_text("100 0 45 0 101 30 0 0 1\n0.2\n")
     (scene / "other.txt").write_text(CALIB.format(width=91, height=30))
     (scene / "right.mp4").write_text("no video")
     before = sorted(scene.rglob("*"))
-    arguments = [{"BROKEN": scene / "broken.txt", "OTHER": scene / "other.txt"}.get(a, a) for a in arguments]
+    arguments = [scene / f"{a.lower()}.txt" if a in ("BROKEN", "OTHER", "METRES", "NOTES", "K") else a for a in arguments]
     with pytest.raises(SystemExit) as caught:
         infer(checkpoint, scene, *arguments, **paths)
     assert caught.value.code == 2

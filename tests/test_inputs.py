@@ -59,13 +59,16 @@ def test_globs_pair_by_their_wildcards(tree, left, right, expected):
 
 def test_a_missing_partner_is_named(tree):
     (tree / "left/c.png").touch()
-    with pytest.raises(InputError, match=r"left/c\.png has no partner named 'c' in .*right"):
+    with pytest.raises(InputError, match=r"left/c\.png has no partner named 'c' in .*right: a name is the file's name$"):
         pair_files(str(tree / "left"), str(tree / "right"))
     (tree / "right/c.png").touch()
     (tree / "right/d.png").touch()
     (tree / "right/e.png").touch()
     with pytest.raises(InputError, match=r"right/d\.png has no partner named 'd' in .*left, nor have 1 others"):
         pair_files(str(tree / "left"), str(tree / "right"))
+    words = r"x_l1\.png has no partner named 'l_1' in .*x_r\*\.png, nor have 1 others: a name is what stands for the wildcards"
+    with pytest.raises(InputError, match=words + "; there: '1', '2'$"):
+        pair_files(str(tree / "both" / "x_*.png").replace("x_*", "x_[l]*"), str(tree / "both" / "x_r*.png"))
 
 
 def test_nothing_found(tree):

@@ -135,7 +135,7 @@ def test_batches_change_nothing_and_it_goes_on(root, checkpoints, tmp_path, caps
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "images-0.jsonl").write_text("".join(lines[:7]) + lines[7][:30])
     part = evaluate(root, tmp_path / "part", "eigen", checkpoints / "singlenet", *more, "--batch", "24")
-    assert part == one and "7 of 20 images are taken over" in capsys.readouterr().out
+    assert part == one and "7 of 20 images are taken over" in capsys.readouterr().err
 
 
 def test_what_is_missing_or_damaged_is_named(root, checkpoints, tmp_path, capsys):

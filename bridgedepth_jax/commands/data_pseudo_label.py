@@ -9,6 +9,7 @@ Killed and started again it goes on. Images that cannot be read are named and le
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from bridgedepth_jax.commands import options
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
 def report(made: int, before: int, problems: dict[str, str]) -> None:
     """Says what was done; exit status 1 where something could not be."""
     for name, why in problems.items():
-        print(f"left out: {name}: {why}")
-    print(f"{made} made now, {before} before, {len(problems)} left out")
+        print(f"left out: {name}: {why}", file=sys.stderr)
+    print(f"{made} made now, {before} before, {len(problems)} left out", file=sys.stderr)
     if problems:
         raise SystemExit(1)

@@ -12,6 +12,7 @@ bridgedepth evaluate --video clips --limit 20 --out results-video        # depth
 import argparse
 import dataclasses
 import hashlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,8 +198,8 @@ def evaluate_single(args: argparse.Namespace, names: list[str], *, pairs: bool) 
         shown = ", ".join(f"{key} {value:.4f}" for key, value in entry["means"].items())
         print(f"{name}: {shown or 'no image could be evaluated'} ({entry['images']} images, {entry['protocol']['words']})")
         for image, problem in entry["problems"].items():
-            print(f"  left out: {image}: {problem}")
-    print(f"written to {args.out}: results.md, results.json, images.csv")
+            print(f"left out: {image}: {problem}", file=sys.stderr)
+    print_files(Path(args.out))
     if any(not entry["images"] for entry in result["datasets"].values()):
         raise SystemExit(1)
 
@@ -229,14 +230,20 @@ def load_method(checkpoint: str | None, dtype: str | None, *, pairs: bool = True
 
 
 def report(result: dict, out: str) -> None:
-    """A few lines of what the files in `out` say in full."""
+    """A few lines of what the files in `out` say in full, and the files; on stderr how it was computed and what is left out."""
     for name in ("padding", "batches"):
-        print(f"{name}: {result['settings'][name]}")
+        print(f"{name}: {result['settings'][name]}", file=sys.stderr)
     for name, entry in result["datasets"].items():
         means = entry["protocols"].get("paper", {})
         metrics = ["epe", *(f"bad-{t:g}" for t in entry["protocol"]["thresholds"]), "d1"]
         values = ", ".join(f"{m} {means[m]['images']:.3f}" for m in dict.fromkeys(metrics) if m in means)
         print(f"{name}: {values or 'no image could be evaluated'} ({entry['images']} images, {entry['protocol']['words']})")
         for image, problem in entry["problems"].items():
-            print(f"  left out: {image}: {problem}")
-    print(f"written to {out}: results.md, results.json, images.csv")
+            print(f"left out: {image}: {problem}", file=sys.stderr)
+    print_files(Path(out))
+
+
+def print_files(out: Path, rows: str = "images.csv") -> None:
+    """What is written in `out`, a path a line."""
+    for name in ("results.md", "results.json", rows):
+        print(out / name)

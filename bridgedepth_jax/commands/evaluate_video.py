@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from bridgedepth_jax.errors import InputError, unknown
 
 
 def run(args: argparse.Namespace) -> None:
+    from bridgedepth_jax.commands.evaluate import print_files
     from bridgedepth_jax.systems.stereodiff import evaluate, sets
 
     names = ["clips", *sets.READERS]
@@ -33,8 +35,8 @@ def run(args: argparse.Namespace) -> None:
         text = ", ".join(f"{name} {values[name]['mean']:.4f}" for name in ("absrel", "delta1"))
         print(f"{arm}: {text} ({values['absrel']['videos']} videos)")
     for text in problems:
-        print(f"in no mean: {text}")
-    print(f"written to {args.out}: results.md, results.json, videos.csv")
+        print(f"in no mean: {text}", file=sys.stderr)
+    print_files(Path(args.out), "videos.csv")
     if not rows:
         raise SystemExit(1)
 

@@ -10,6 +10,7 @@ Files are named OUT/<name>_disparity.pfm and so on; <name> is the left file's, o
 
 import argparse
 import itertools
+import sys
 from pathlib import Path
 
 from bridgedepth_jax.commands import options
@@ -71,6 +72,12 @@ def run(args: argparse.Namespace) -> None:
         source = run.image_pairs(files, scale=args.scale or 1.0, calibrate=calibrate, checks=checks)
     ahead = inputs.read_ahead(source, 2 * args.batch)
     first = next(ahead)  # what is wrong with it shows before the weights are loaded
+    unused = [f"--{name}" for name in options.CAMERA if getattr(args, name) is not None] if not needing else []
+    if args.z_far is not None and not {"cloud", "recording"} & set(kinds):
+        unused.append("--z-far")
+    if unused:
+        words = f"note: {', '.join(unused)} changes nothing of --save {','.join(kinds)}"
+        print(f"{words}: depth is in metres, and cloud ends at --z-far", file=sys.stderr)
 
     settings = dict(dtype=args.dtype, devices=args.devices, bucket=args.bucket)
     predictor = Predictor.load(args.checkpoint, check_order=False, **settings)

@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.add_devices(parser, 1)
     parser.add_argument("--max-disparity", type=float, help="pixels, the end of the colours; default: that of the first frame")
     options.add_checks(parser)
-    options.add_camera(parser)
+    options.add_camera(parser, cloud=False)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, reached from here alone")
     parser.add_argument("--port", type=int, default=8081, help="default: 8081")
 

@@ -109,9 +109,10 @@ def add_left_right(parser: argparse.ArgumentParser, left: str, right: str, *, re
     parser.add_argument("--right", required=required, help=right)
 
 
-def add_camera(parser: argparse.ArgumentParser) -> None:
-    """What makes metres out of pixels, and --z-far."""
-    parser.add_argument("--z-far", type=float, help="metres, points beyond are left out of the cloud")
+def add_camera(parser: argparse.ArgumentParser, *, cloud: bool = True) -> None:
+    """What makes metres out of pixels, and --z-far for what makes a cloud."""
+    if cloud:
+        parser.add_argument("--z-far", type=float, help="metres, points beyond are left out of the cloud")
     parser.add_argument(
         "--calib", help="calibration (Middlebury, KITTI, ROS, OpenCV, ZED), or a folder or glob of them, paired by name"
     )

@@ -87,6 +87,8 @@ def _calibrate(args: argparse.Namespace, pairs):
     columns, rows = options.size("--board", args.board, 3, "COLUMNSxROWS of inner corners such as 9x6")
     if args.square is None or not args.square > 0 or (args.marker is not None and not 0 < args.marker < args.square):
         raise InputError(f"--square {args.square}, --marker {args.marker}: expected metres, the marker smaller than its square")
+    if args.square > 1:
+        raise InputError(f"--square {args.square:g}, expected metres: {args.square:g} mm are {args.square / 1000:g}")
     board = Board(columns, rows, args.square, args.marker, args.dictionary)
     pictures = []
     for pair in pairs:

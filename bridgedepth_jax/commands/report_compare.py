@@ -11,8 +11,8 @@ from bridgedepth_jax.errors import InputError, unknown
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", help="results.json")
-    parser.add_argument("b", help="results.json")
+    parser.add_argument("a", help="results.json, or the folder that holds it")
+    parser.add_argument("b", help="the same of the other")
     parser.add_argument("--protocols", help="separated by commas, such as paper,noc/below; default: all")
     parser.add_argument("--level", type=float, default=0.95, help="of the interval")
     parser.add_argument("--draws", type=int, default=10_000, help="of the bootstrap")

@@ -7,6 +7,7 @@ The tree as the benchmark wants it, run times of single images without compilati
 
 import argparse
 import statistics
+import sys
 
 from bridgedepth_jax.commands import options
 
@@ -33,7 +34,8 @@ def run(args: argparse.Namespace) -> None:
 
     done = submit(args.benchmark, predict, args.root, args.out, method=args.method_name, progress=True)
     for folder in done.missing:
-        print(f"without the training scenes: there is no {folder}")
+        print(f"without the training scenes: there is no {folder}", file=sys.stderr)
     mean = statistics.mean(done.seconds)
-    print(f"{len(done.seconds)} pairs, {mean:.3f} s a pair on average (one at a time, without compilation), checked")
-    print(f"upload {done.archive}")
+    words = f"{len(done.seconds)} pairs, {mean:.3f} s a pair on average (one at a time, without compilation), checked"
+    print(f"{words}; this file is what the benchmark takes:", file=sys.stderr)
+    print(done.archive)

@@ -90,7 +90,9 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         evaluate=make_evaluate(experiment),
     )
     if jax.process_index() == 0:
-        print(word, flush=True)
+        print(word, file=sys.stderr, flush=True)
+        if word.startswith("finished"):
+            print(args.workdir / "export", flush=True)
 
 
 def _leave(status: int) -> None:

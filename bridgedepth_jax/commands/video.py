@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=1, help="stereo: pairs in one pass")
     options.add_dtype(parser)
     options.add_devices(parser, 1)
-    options.add_camera(parser)
+    options.add_camera(parser, cloud=False)
     parser.add_argument("--demo", action="store_true", help="a held-out procedural stereo clip instead of --video")
 
 

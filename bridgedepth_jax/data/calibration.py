@@ -171,7 +171,7 @@ _SIGNS = (
     ("ros", r"(?m)^\s*(projection_matrix|camera_matrix)\s*:"),
     ("zed", r"(?mi)^\s*\[LEFT_CAM_"),
     ("kitti", r"(?m)^(P_rect_0[23]|P[23]|K_02)\s*:"),
-    ("middlebury", r"(?m)^\s*cam0\s*="),
+    ("middlebury", r"(?m)^\s*(cam0|cam1|doffs|baseline)\s*="),
 )
 
 
@@ -184,7 +184,12 @@ def format_of(path: Path) -> str:
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text file, expected a calibration file") from None
     found = next((name for name, sign in _SIGNS if re.search(sign, text)), None)
-    return found or "middlebury"  # whose reader says what it misses
+    if found is None:
+        known = "cam0= (Middlebury), P_rect_02: (KITTI), camera_matrix: (ROS), opencv-matrix (OpenCV), [LEFT_CAM_HD] (ZED)"
+        numbers = not re.search(r"[^\d\s.,;eE+-]", text) and text.strip()
+        hint = "; a file of K and the baseline is one of --intrinsics" if numbers else ""
+        raise InputError(f"{path}: no calibration of a known form, expected one with {known}{hint}")
+    return found
 
 
 def read_calibration_file(path: Path) -> Calibration:

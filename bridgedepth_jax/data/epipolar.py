@@ -14,12 +14,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from bridgedepth_jax.errors import InputError
+
 SIDE = 1280  # pixels: larger images are matched at this width or height, whichever is larger
 KEYPOINTS = 2000
 RATIO = 0.8  # of the distances of the nearest and the second nearest descriptor (Lowe)
 ENOUGH = 12  # matches that agree, below which nothing is said
 SAMPLES = 500  # of RANSAC, three matches each
 AGREE = 1.5  # pixels as matched, within which a match agrees with a sample
+LARGEST_OFFSET = 2.0  # pixels, that `check_pair` lets pass
+WRONG_WAY = 1.0  # pixels, by which a match lies to the right of where it can
 
 
 class Alignment(NamedTuple):
@@ -69,6 +73,28 @@ def align(left: np.ndarray, right: np.ndarray) -> Alignment | None:
         count, count / len(dy), float(offset), float(slope), float(stretch), float(covariance[0, 0]) ** 0.5,
         first[agree], second[agree],
     )  # fmt: skip
+
+
+def check_pair(left: np.ndarray, right: np.ndarray, name: str) -> bool:
+    """Whether the images show the same at all, before something is trained on them; arguments as for `align`.
+
+    InputError: a pair that is not rectified, or swapped.
+    """
+    found = align(left, right)
+    if found is None:
+        return False
+    backwards = float(np.mean(found.disparity < -WRONG_WAY))
+    if backwards > 0.5:
+        raise InputError(
+            f"{name}: left and right are swapped ({backwards:.0%} of {found.matches} matches lie to the right in the right"
+            " image), expected the left camera's image first"
+        )
+    if abs(found.offset) > LARGEST_OFFSET:
+        raise InputError(
+            f"{name}: not rectified, {found.matches} matches lie {found.offset:+.1f} pixels lower in the right image,"
+            f" expected at most {LARGEST_OFFSET:g}"
+        )
+    return True
 
 
 def _matches(left: np.ndarray, right: np.ndarray, seen: float) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.files import replacing
 from bridgedepth_jax.geometry import Calibration
 
+LOOKS = 3  # pairs, in which another board is looked for
 FEWEST = 3  # pairs of pictures of the board
 WEAK = 1.0  # pixels, reprojection error beyond which a pair of pictures is left out
 
@@ -164,7 +165,10 @@ def calibrate(names: Sequence[str], pictures: Sequence[tuple[np.ndarray, np.ndar
         views.append((name, board.points(common), corners[0], corners[1]))
     if len(views) < FEWEST:
         what = f"{board.columns}x{board.rows} {'inner corners' if board.marker is None else 'squares'}"
-        raise InputError(f"a board of {what} is seen by both cameras in {len(views)} of {len(names)} pairs, expected {FEWEST}")
+        raise InputError(
+            f"a board of {what} is seen by both cameras in {len(views)} of {len(names)} pairs, expected {FEWEST};"
+            f" {_hint(pictures, board)}"
+        )
     weak: list[str] = []
     while True:
         rig, error, each = _fit(views, size)
@@ -173,6 +177,17 @@ def calibrate(names: Sequence[str], pictures: Sequence[tuple[np.ndarray, np.ndar
             break
         weak.append(views.pop(worst)[0])
     return Calibrated(rig, error, tuple(name for name, *_ in views), tuple(unseen), tuple(weak))
+
+
+def _hint(pictures: Sequence[tuple[np.ndarray, np.ndarray]], board: Board) -> str:
+    """What may be wrong where no board is found."""
+    if board.marker is not None:
+        return "count the squares, and name the --dictionary of the markers"
+    other = board._replace(columns=board.columns - 1, rows=board.rows - 1)
+    looked = [bool(other.find(image)) for pair in pictures[:LOOKS] for image in pair] if min(other[:2]) >= 3 else [False]
+    if np.mean(looked) > 0.5:  # a part of a larger board is found here and there
+        return f"one of {other.columns}x{other.rows} is: --board counts inner corners, one less than squares"
+    return "count the inner corners, one less than squares in each direction; all of them have to be seen"
 
 
 def _fit(views: Sequence[tuple], size: tuple[int, int]) -> tuple[Rig, float, np.ndarray]:

@@ -7,6 +7,7 @@ numbers do not depend on batches or devices. H W the ground truth's sides, h w t
 import csv
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -182,7 +183,7 @@ def evaluate_depth(
     items = [Item(image.name, functools.partial(_read, image, size)) for image in images.values()]
     done = file.of(name)
     if done and progress and jax.process_index() == 0:
-        print(f"{name}: {len(done)} of {len(items)} images are taken over from {out}", flush=True)
+        print(f"{name}: {len(done)} of {len(items)} images are taken over from {out}", file=sys.stderr, flush=True)
     shown = progress and jax.process_index() == 0
     records = evaluator(method.params, items, Protocol(name), done=done, on_record=file.append, progress=shown)
     result = {

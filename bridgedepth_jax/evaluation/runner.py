@@ -82,7 +82,7 @@ class Evaluator:
             raise ValueError("an Evaluator needs either estimate or match")
         bucket = multiple if bucket is None else bucket
         if bucket < multiple or bucket % multiple:
-            raise InputError(f"bucket {bucket}, expected a multiple of {multiple}")
+            raise InputError(f"bucket {bucket}, expected a multiple of {multiple}, at least {multiple}")
         self.exact, self._minimum = bucket == multiple, minimum
         if batch < 1 or workers < 1:
             raise InputError(f"batch {batch} and workers {workers}, expected positive numbers")

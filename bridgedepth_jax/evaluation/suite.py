@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,8 @@ def evaluate(
         file = ResultsFile(out, jax.process_index(), key, {pair.name: _state(pair) for pair in found[protocol.name]})
         done = file.of(protocol.name)
         if done and progress and jax.process_index() == 0:
-            print(f"{protocol.name}: {len(done)} of {len(found[protocol.name])} images are taken over from {out}", flush=True)
+            words = f"{protocol.name}: {len(done)} of {len(found[protocol.name])} images are taken over from {out}"
+            print(words, file=sys.stderr, flush=True)
         records = evaluator(
             method.params,
             items(found[protocol.name]),

@@ -44,11 +44,15 @@ def write_results(folder: str | os.PathLike, result: Mapping[str, Any]) -> list[
 
 
 def read_results(path: str | os.PathLike) -> dict[str, Any]:
-    """A results.json. InputError where it is none."""
+    """A results.json, or that of a folder of `bridgedepth evaluate`. InputError where it is none."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "results.json"
     try:
-        result = json.loads(Path(path).read_text())
+        result = json.loads(path.read_text())
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        words = "expected a results.json of bridgedepth evaluate, or its folder"
+        raise InputError(f"{path}: cannot be read ({error.strerror}), {words}") from None
     except ValueError:
         raise InputError(f"{path}: not JSON, expected a results.json of bridgedepth evaluate") from None
     if not isinstance(result, dict) or result.get("format") != FORMAT:

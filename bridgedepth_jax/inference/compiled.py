@@ -53,7 +53,7 @@ class Compiled:
     ) -> None:
         self.bucket = multiple if bucket is None else bucket
         if self.bucket < multiple or self.bucket % multiple:
-            raise InputError(f"bucket {bucket}, expected a multiple of {multiple}")
+            raise InputError(f"bucket {bucket}, expected a multiple of {multiple}, at least {multiple}")
         if batch is not None and batch < 1:
             raise InputError(f"batch {batch}, expected at least 1")
         self.devices, self.batch = find_devices(devices), batch

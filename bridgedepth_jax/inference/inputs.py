@@ -38,11 +38,14 @@ def pair_files(left: str, right: str) -> list[PairFiles]:
     if Path(left).is_file() and Path(right).is_file():
         return [PairFiles(Path(left).stem, Path(left), Path(right))]
     lefts, rights = find_files(left), find_files(right)
-    for found, others, where in ((lefts, rights, right), (rights, lefts, left)):
+    for found, others, given, where in ((lefts, rights, left, right), (rights, lefts, right, left)):
         alone = sorted(set(found) - set(others))
         if alone:
             more = f", nor have {len(alone) - 1} others" if len(alone) > 1 else ""
-            raise InputError(f"{found[alone[0]]} has no partner named {alone[0]!r} in {where}{more}")
+            free = sorted(set(others) - set(found))
+            names = f"; there: {', '.join(map(repr, free[:3]))}{', ...' if len(free) > 3 else ''}" if free else ""
+            how = "the file's name" if os.path.isdir(given) else "what stands for the wildcards"
+            raise InputError(f"{found[alone[0]]} has no partner named {alone[0]!r} in {where}{more}: a name is {how}{names}")
     return [PairFiles(name, lefts[name], rights[name]) for name in sorted(lefts)]
 
 

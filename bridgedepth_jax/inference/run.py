@@ -24,6 +24,7 @@ from bridgedepth_jax.inference.swapped import looks_swapped
 from bridgedepth_jax.visualize import colorize
 
 FRAMES_FOR_RANGE = 16  # of a video, when the end of the colours is not given
+SHORTEST, LONGEST = 1e-3, 10.0  # metres, of baselines; `data.calibration` takes longer ones for millimetres, too
 CHECKS = ("warn", "error", "off")
 Calibrate = Callable[[str, int, int], Calibration | None]  # name of the pair, width, height
 
@@ -99,10 +100,10 @@ def calibrations(
     if focal is not None:
         if baseline is None:
             raise InputError(f"--focal {focal:g}: needs --baseline, in metres")
-        camera = Calibration.from_focal(focal, baseline, (1, 1), doffs or 0.0)
+        camera = plausible(Calibration.from_focal(focal, baseline, (1, 1), doffs or 0.0), "--baseline")
         return lambda _, width, height: Calibration.from_focal(camera.fx, camera.baseline, (width, height), camera.doffs)
     if intrinsics is not None:
-        camera = Calibration.from_intrinsics(intrinsics)
+        camera = plausible(Calibration.from_intrinsics(intrinsics), intrinsics)
         return lambda *_: camera
     if calib is None:
         return None
@@ -111,7 +112,7 @@ def calibrations(
     if missing:
         raise InputError(f"no calibration named {missing[0]!r} in {calib}")
     read = functools.cache(read_calibration_file)
-    cameras = {name: read(files[name]) for name in names}
+    cameras = {name: plausible(read(files[name]), str(files[name])) for name in names}
 
     def fitted(name: str, width: int, height: int) -> Calibration:
         try:
@@ -120,6 +121,18 @@ def calibrations(
             raise InputError(f"{files[name]}: {error}") from None
 
     return fitted
+
+
+def plausible(camera: Calibration, where: str) -> Calibration:
+    """The same. InputError: a baseline in another unit than the source of the calibration has."""
+    if not SHORTEST <= camera.baseline <= LONGEST:
+        unit = "millimetres were read as metres" if camera.baseline > LONGEST else "metres were read as millimetres"
+        factor = 1e-3 if camera.baseline > LONGEST else 1e3
+        raise InputError(
+            f"{where}: a baseline of {camera.baseline:g} m, expected {SHORTEST:g}..{LONGEST:g} m;"
+            f" if {unit}, it is {factor * camera.baseline:g} m"
+        )
+    return camera
 
 
 def make_pair(

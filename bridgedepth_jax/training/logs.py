@@ -133,4 +133,4 @@ class Progress:
         named = "".join(f", {name} {record[name]:.3g}" for name in self._headline)
         losses = f"loss {record['loss']:.4g}{named}, gradient {record['grad_norm']:.3g}"
         speed = f"rate {record['rate']:.3g}, {record['images_per_s']:.3g} pairs/s"
-        print(f"step {done}/{self._total}: {losses}, {speed}{skipped}{left}", flush=True)
+        print(f"step {done}/{self._total}: {losses}, {speed}{skipped}{left}", file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -171,7 +172,7 @@ class _Run:
 
     def _fresh(self, start: Callable[[], Start]) -> tuple[Objective, TrainState, Frozen]:
         if self.main:
-            print("making the first weights", flush=True)
+            print("making the first weights", file=sys.stderr, flush=True)
         begin, experiment = start(), self.experiment
         objective = experiment.objective(kinds(begin.teachers))
         state, frozen = experiment.begin(objective, jax.tree.map(np.asarray, begin.weights))
@@ -273,7 +274,8 @@ class _Run:
         if self.records:
             self.records.evaluation(self.step, results)
             shown = {name: value for name, value in results.items() if name.endswith(("/epe", "/d1"))}
-            print(f"evaluation after step {self.step}: {', '.join(f'{k} {v:.4g}' for k, v in shown.items())}", flush=True)
+            words = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
+            print(f"evaluation after step {self.step}: {words}", file=sys.stderr, flush=True)
 
     def _profile(self) -> None:
         at = self.experiment.run.profile_at
@@ -292,13 +294,12 @@ class _Run:
         with (self.workdir / "run.jsonl").open("a") as file:
             file.write(json.dumps(start) + "\n")
         versions = ", ".join(f"{name} {version}" for name, version in start["versions"].items() if version)
-        print(
-            f"{len(start['devices'])} x {start['devices'][0]}, {start['processes']} process(es), git {start['git']}, {versions}"
-        )
+        devices = f"{len(start['devices'])} x {start['devices'][0]}, {start['processes']} process(es)"
+        print(f"{devices}, git {start['git']}, {versions}", file=sys.stderr)
         size = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         frozen = sum(leaf.size for leaf in jax.tree.leaves(self.frozen))
-        print(f"{size / 1e6:.1f} M parameters trained, {frozen / 1e6:.1f} M frozen; from step {self.step}")
-        print("the first step compiles, which takes from seconds to minutes", flush=True)
+        print(f"{size / 1e6:.1f} M parameters trained, {frozen / 1e6:.1f} M frozen; from step {self.step}", file=sys.stderr)
+        print("the first step compiles, which takes from seconds to minutes", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Ends what works in the background; a save under way is finished."""

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,10 +22,10 @@ import numpy as np
 
 from bridgedepth_jax.convert.published import load, of, resolve
 from bridgedepth_jax.data.augment import whole_views
+from bridgedepth_jax.data.epipolar import check_pair
 from bridgedepth_jax.data.formats import write_png
 from bridgedepth_jax.data.pairs import Pair, read_sample
 from bridgedepth_jax.data.pipeline import DataConfig, make_train_dataset
-from bridgedepth_jax.data.rectification import check_pair
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation.depth import resize_disparity
 from bridgedepth_jax.files import make_folder, replacing
@@ -240,6 +241,7 @@ class _Watch:
         print(
             f"held-out pairs, step {step}: photometric error {values['photometric_after']:.4f}"
             f" ({values['photometric_before']:.4f} before), occluded {values['occluded_after']:.1%}{mark}",
+            file=sys.stderr,
             flush=True,
         )
         if self.state["looks"] - self.state["best"] >= self.config.patience:
