@@ -41,6 +41,7 @@ RESULT = (
     "teachers",
 )  # parts of an experiment that a resumed run must share; the data has a fingerprint
 FREE = ("model.remat", "solver.accumulate", "solver.max_bad_steps")  # in them, but without a say in the result
+HEADLINES = ("/epe", "/d1", "/abs_rel", "/delta1")  # of an evaluation, on its line
 STRAGGLES = 0.2  # of the time of a step: a process that waits longer for its data is named
 
 
@@ -272,7 +273,7 @@ class _Run:
         results = self.evaluate(join(self.frozen.params, self.state.best))
         if self.records:
             self.records.evaluation(self.step, results)
-            shown = {name: value for name, value in results.items() if name.endswith(("/epe", "/d1"))}
+            shown = {name: value for name, value in results.items() if name.endswith(HEADLINES)}
             print(f"evaluation after step {self.step}: {', '.join(f'{k} {v:.4g}' for k, v in shown.items())}", flush=True)
 
     def _profile(self) -> None:
