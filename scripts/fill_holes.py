@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     for option in ("pairs", "steps", "mean"):
         if getattr(args, option) < 1:
             raise InputError(f"--{option} {getattr(args, option)}, expected at least 1")
-    network = open_filler(args.inpaint, args.steps)[0] if args.inpaint else None
+    network = open_filler(args.inpaint, args.steps, args.mean)[0] if args.inpaint else None
     config = SyntheticConfig(textures=24).clean()
     data = SyntheticStereo(
         *args.size, max_disparity=args.max_disparity, seed=args.seed, size=args.pairs, photos=args.photos, config=config
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         filled = {name: fill(scene(0)) for name, fill in FILLERS.items()}
         if network is not None:
-            samples = [network(scene(k)) for k in range(args.mean)]
+            samples = network.fill([scene(k) for k in range(args.mean)])
             filled["diffusion"] = samples[0]
             filled[f"diffusion, mean of {args.mean}"] = np.round(np.mean(samples, 0)).astype(np.uint8)
         for name, image in filled.items():

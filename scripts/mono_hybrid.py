@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from bridgedepth_jax.data.procedural.config import SCENES
 from bridgedepth_jax.errors import InputError, command
 from bridgedepth_jax.files import make_folder, replacing
 from bridgedepth_jax.store.checkpoint import flatten, unflatten
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--scenes", type=int, default=400)
     parser.add_argument("--held-out", type=int, default=200)
+    parser.add_argument("--kind", choices=tuple(SCENES), default="hazy", help="of scenes")
     parser.add_argument("--size", default="28,35", help="height,width")
     parser.add_argument("--rate", type=float, default=1e-3, help="of either continuation")
     parser.add_argument(
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     with replacing(args.out / "options.json") as temporary:
         temporary.write_text(json.dumps(options) + "\n")
     size = height, width
-    held = trials.scenes(args.held_out, size, trials.UNSEEN)
+    held = trials.scenes(args.held_out, size, trials.UNSEEN, kind=args.kind)
     network = trials.SmallDepth()
     found: dict[str, list[np.ndarray]] = {"mean map": [], "teacher": [], "student": [], "pseudo": [], "hybrid": []}
 
@@ -80,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
 
     for seed in seeds:
         print(f"seed {seed}")
-        data = trials.scenes(args.scenes, size, seed)
+        data = trials.scenes(args.scenes, size, seed, kind=args.kind)
         measured("mean map", np.broadcast_to(trials.mean_map(data.inverse), held.inverse.shape))
         small = trials.Scenes(data.image[: args.teacher_scenes], data.inverse[: args.teacher_scenes])
         teacher = trained("teacher", seed, small, args.teacher, seed)

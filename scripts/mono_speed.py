@@ -227,7 +227,7 @@ def measure_labels(args: argparse.Namespace) -> None:
         predict: Callable[[np.ndarray], np.ndarray] = lambda image: predictor.raw(image, size=args.shorter)[0]
         for number in range(args.rounds):
             start = time.perf_counter()
-            labels.pseudo_label(predict, "x", root / "images", root / f"out_{number}", Shard())
+            labels.pseudo_label(predict, {}, root / "images", root / f"out_{number}", Shard())
             times["labels"].append(args.images / (time.perf_counter() - start))
             start = time.perf_counter()
             for view in views:

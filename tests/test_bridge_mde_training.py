@@ -335,6 +335,8 @@ def test_labels_refuse(checkpoints, photos, tmp_path, capsys):
     label(checkpoints, photos, tmp_path / "made")
     other = save_tiny(tmp_path / "other", seed=1)
     assert "made with checkpoint" in refused("--checkpoint", other, *images, "--out", tmp_path / "made")
+    larger = refused(*relative, *images[:2], "--size", 42, "--out", tmp_path / "made")
+    assert "made with shorter_side 28, now 42; expected a new --out" in larger
     (photos / "broken.png").write_bytes(b"no image")
     with pytest.raises(SystemExit) as error:
         label(checkpoints, photos, tmp_path / "made")

@@ -86,7 +86,7 @@ class Killed(BaseException):
     pass
 
 
-def test_a_run_that_died_in_its_last_evaluation_is_evaluated_and_exported_by_the_next_start(tmp_path):
+def test_a_run_that_died_in_its_last_evaluation_is_evaluated_and_exported_by_the_next_start(tmp_path, capsys):
     def die(params):
         raise Killed
 
@@ -95,7 +95,9 @@ def test_a_run_that_died_in_its_last_evaluation_is_evaluated_and_exported_by_the
         run(tmp_path, experiment, evaluate=die)
     assert not (tmp_path / "export").exists()
     (tmp_path / "evaluation.jsonl").write_text(json.dumps({"step": STEPS, "set/epe": 9.0}) + "\n")  # of another such death
-    assert run(tmp_path, experiment, evaluate=lambda params: {"set/epe": 1.5}) == f"finished after {STEPS} steps"
+    found = {"set/epe": 1.5, "set/rmse": 9.0, "other/abs_rel": 0.25}
+    assert run(tmp_path, experiment, evaluate=lambda params: found) == f"finished after {STEPS} steps"
+    assert f"evaluation after step {STEPS}: set/epe 1.5, other/abs_rel 0.25\n" in capsys.readouterr().err
     assert load_checkpoint(tmp_path / "export").provenance["source"] == f"training run, step {STEPS}"
     assert json.loads((tmp_path / "evaluation.jsonl").read_text()) == {"step": STEPS, "set/epe": 1.5}
     assert [step for (step,) in log(tmp_path, "step")] == list(range(STEPS))

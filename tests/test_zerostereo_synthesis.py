@@ -4,6 +4,7 @@ import csv
 import functools
 import hashlib
 import json
+import shutil
 
 import cv2
 import jax
@@ -42,9 +43,9 @@ def photos(tmp_path_factory):
     return folder
 
 
-def synthesis(photos, out, **options):
+def synthesis(photos, out, batch=1, **options):
     recipe = Recipe(**{"depth": "field", "inpaint": "telea", **options})
-    (depth, about), (fill, more) = open_depth(recipe.depth), open_filler(recipe.inpaint, 2)
+    (depth, about), (fill, more) = open_depth(recipe.depth), open_filler(recipe.inpaint, 2, batch)
     return Synthesis(photos, out, recipe, depth, fill, about | more)
 
 
@@ -190,7 +191,7 @@ def test_what_cannot_be(photos, tmp_path, capfd):
         assert status.value.code == 2 and value.removeprefix("files:") in capfd.readouterr().err
 
 
-def test_diffusion_fills_holes_the_same_in_any_order(photos, tmp_path, capfd):
+def test_diffusion_fills_holes_the_same_in_any_order(photos, tmp_path, caplog):
     """A tiny network that knows nothing: what counts is that its samples depend on the photograph alone."""
     unet = UNetConfig(
         in_channels=112, out_channels=48, block_out_channels=(8,), cross_attention=(False,), layers_per_block=1,
@@ -215,6 +216,30 @@ def test_diffusion_fills_holes_the_same_in_any_order(photos, tmp_path, capfd):
         warped = forward_warp(sample["left"], sample["disparity"].astype(np.float64))
         np.testing.assert_array_equal(sample["right"][~warped.inpaint], np.round(warped.right[~warped.inpaint]))
         assert sample["right"][warped.inpaint].std() > 1
+
+    # Batches: two of the same size and one that waits in vain, alone or beside others, the last batch padded.
+    some = tmp_path / "some"
+    shutil.copytree(few, some)
+    (some / "b.png").write_bytes((photos / "sub/a.png").read_bytes())
+    make(some, tmp_path / "pairs", inpaint=net, max_side=128, batch=2)
+    work = synthesis(some, tmp_path / "singly", inpaint=net, max_side=128, batch=2)
+    for key in ("b.png", "wide.png", "a.png"):
+        list(work.make([key], threads=1))
+    work.finish()
+    assert hashes(tmp_path / "pairs") == hashes(tmp_path / "singly")
+    assert json.loads((tmp_path / "pairs" / "recipe.json").read_text())["batch"] == 2
+    fill, rng = open_filler(net, 2, 2)[0].fill, np.random.default_rng
+    scene = lambda number: Scene(
+        np.full((32, 48, 3), 99.0), np.eye(32, 48) > 0, np.zeros((32, 48, 3), np.uint8), list, rng(number)
+    )
+    both = fill([scene(0), scene(1)])
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        (alone,) = fill([scene(1)])
+    np.testing.assert_array_equal(alone, both[1])
+    assert "Compiling" not in caplog.text  # the last batch is as long as the others
+    for name in ("a.png", "wide.png"):  # another batch changes last bits of the samples, not what they are
+        alone, together = (cv2.imread(str(tmp_path / of / "data" / name / "right.png")) for of in ("one", "pairs"))
+        assert np.abs(alone.astype(int) - together).max() <= 1
     with pytest.raises(InputError, match="a checkpoint of kind 'zerostereo', expected 'depth-anything'"):
         open_depth(net)
     with pytest.raises(InputError, match="was made with steps 2, not 3"):

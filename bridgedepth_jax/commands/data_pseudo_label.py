@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> None:
     identity = hashlib.sha256((folder / DIGESTS).read_bytes()).hexdigest()
     progress = lambda names: tqdm(names, unit=" images", bar_format=options.BAR, disable=None)
     predict = lambda image: predictor.raw(image, size=args.size)[0]
-    found = labels.pseudo_label(predict, identity, args.images, args.out, shard, progress)
+    about = {"checkpoint": identity, "shorter_side": args.size, "dtype": args.dtype}
+    found = labels.pseudo_label(predict, about, args.images, args.out, shard, progress)
     report(found.made, found.before, found.problems)
 
 

@@ -25,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", required=True, help="field (random), files:FOLDER (npy, pfm, 16-bit png), or a checkpoint")
     parser.add_argument("--inpaint", required=True, help=f"{', '.join(FILLERS)}, or a checkpoint (diffusion)")
     parser.add_argument("--steps", type=int, default=50, help="of diffusion")
+    parser.add_argument("--batch", type=int, default=1, help="of diffusion: photographs of one padded size together")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--max-side", type=int, default=1024, help="larger photographs are shrunk; 0: never")
     parser.add_argument("--dilate", type=int, default=1, help="of depth edges, pixels")
@@ -50,10 +51,12 @@ def run(args: argparse.Namespace) -> None:
         start_processes(args.coordinator, args.num_processes, args.process_id)
     if args.threads < 1:
         raise InputError(f"--threads {args.threads}, expected at least 1")
+    if args.batch < 1:
+        raise InputError(f"--batch {args.batch}, expected at least 1")
     if not 1 <= args.steps <= 1000:
         raise InputError(f"--steps {args.steps}, expected 1 to 1000")
     recipe = Recipe(args.depth, args.inpaint, args.seed, args.max_side or None, args.dilate)
-    (depth, about), (fill, more) = open_depth(args.depth), open_filler(args.inpaint, args.steps)
+    (depth, about), (fill, more) = open_depth(args.depth), open_filler(args.inpaint, args.steps, args.batch)
     work = Synthesis(args.photos, args.out, recipe, depth, fill, about | more)
     if args.verify:
         work.verify(work.keys[index::count])

@@ -42,6 +42,7 @@ RESULT = (
     "teachers",
 )  # parts of an experiment that a resumed run must share; the data has a fingerprint
 FREE = ("model.remat", "solver.accumulate", "solver.max_bad_steps")  # in them, but without a say in the result
+HEADLINES = ("/epe", "/d1", "/abs_rel", "/delta1")  # of an evaluation, on its line
 STRAGGLES = 0.2  # of the time of a step: a process that waits longer for its data is named
 
 
@@ -273,7 +274,7 @@ class _Run:
         results = self.evaluate(join(self.frozen.params, self.state.best))
         if self.records:
             self.records.evaluation(self.step, results)
-            shown = {name: value for name, value in results.items() if name.endswith(("/epe", "/d1"))}
+            shown = {name: value for name, value in results.items() if name.endswith(HEADLINES)}
             words = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
             print(f"evaluation after step {self.step}: {words}", file=sys.stderr, flush=True)
 

@@ -64,9 +64,9 @@ def veil(world: World) -> None:
     """Haze: colours fade towards a light grey with distance."""
     rng = world.rng
     colour = np.array([*(rng.uniform(160, 240) * rng.uniform(0.95, 1.0, 3)), 0.0])
-    depth = rng.uniform(0.02, 0.2) * world.near
+    depth = rng.uniform(*world.config.haze_depth) * world.near
     for view in (world.canvas.left, world.canvas.right):
-        clear = 1 - 0.6 * np.exp(-view.disparity / np.float32(depth))
+        clear = 1 - world.config.haze_most * np.exp(-view.disparity / np.float32(depth))
         weight = cv2.merge([clear] * 3)
         mixed = cv2.multiply(cv2.subtract(view.image, colour, dtype=cv2.CV_32F), weight)
         view.image[:] = cv2.add(mixed, colour, dtype=cv2.CV_8U)

@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
 
 def pseudo_label(
     predict: Callable[[np.ndarray], np.ndarray],
-    identity: str,
+    about: dict[str, Any],
     images: Path,
     out: Path,
     shard: Shard,
@@ -81,11 +81,12 @@ def pseudo_label(
 ) -> Outcome:
     """Labels of all images of a shard: OUT/<path>.png, a line in the index, a row of labels.csv.
 
-    predict: an image (H, W, 3) uint8 to relative inverse depth (h, w) at the network's size. identity: of its weights.
+    predict: an image (H, W, 3) uint8 to relative inverse depth (h, w) at the network's size. about: what it is made
+    by, in each line of the index; labels made by another are refused.
     """
     files = images_under(images)
     names = shard.mine(files)
-    index = Index(out, shard, {"checkpoint": identity})
+    index = Index(out, shard, about)
     target = lambda name: out / f"{name}.png"
     todo = [name for name in names if not index.done(name, [target(name)])]
     problems: dict[str, str] = {}

@@ -31,9 +31,10 @@ class Scenes(NamedTuple):
     inverse: np.ndarray  # (B, H, W) float32, 0..1
 
 
-def scenes(count: int, size: tuple[int, int], seed: int, *, start: int = 0) -> Scenes:
-    """Rendered scenes `start` to `start + count` of a seed, shrunk from twice the size."""
-    options = SyntheticOptions(height=2 * size[0], width=2 * size[1], max_disparity=LARGEST, seed=seed, size=start + count)
+def scenes(count: int, size: tuple[int, int], seed: int, *, start: int = 0, kind: Any = "sparse") -> Scenes:
+    """Rendered scenes `start` to `start + count` of a seed and kind (`SCENES`), shrunk from twice the size."""
+    height, width = (2 * side for side in size)
+    options = SyntheticOptions(height, width, max_disparity=LARGEST, seed=seed, size=start + count, scenes=kind)
     source = open_mono("synthetic", ".", options)
     shrink = lambda x: cv2.resize(x, size[::-1], interpolation=cv2.INTER_AREA)
     images, inverse = [], []

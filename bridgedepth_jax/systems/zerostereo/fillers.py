@@ -1,11 +1,11 @@
 """What fills the holes of a warped view (spec `zerostereo.md` sections 3 and 7).
 
-A row of `FILLERS` takes the warped view, its mask and what else there is, and gives uint8; `open_filler` makes such a function
-of a checkpoint too. H, W the image's sides.
+A row of `FILLERS` takes the warped view, its mask and what else there is, and gives uint8; `open_filler` makes a `Filler` of it
+or of a checkpoint. H, W the image's sides.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -63,8 +63,7 @@ def _opencv(method: int) -> Callable[[Scene], np.ndarray]:
     return fill
 
 
-Filler = Callable[[Scene], np.ndarray]
-FILLERS: dict[str, Filler] = {
+FILLERS: dict[str, Callable[[Scene], np.ndarray]] = {
     "none": none,
     "background": background,
     "row": row,
@@ -73,13 +72,23 @@ FILLERS: dict[str, Filler] = {
 }
 
 
-def open_filler(option: str, steps: int) -> tuple[Filler, dict[str, Any]]:
+class Filler(NamedTuple):
+    """Fills scenes of one padded size, `batch` at a time at most."""
+
+    fill: Callable[[Sequence[Scene]], list[np.ndarray]]  # (H, W, 3) uint8 each
+    batch: int = 1
+    factor: int = 1  # sides are padded to multiples of it
+
+
+def open_filler(option: str, steps: int, batch: int = 1) -> tuple[Filler, dict[str, Any]]:
     """The filler that `--inpaint` names, or diffusion in so many steps, and what a recipe says about it.
+
+    batch: scenes that diffusion samples together; another batch gives other last bits, so it is in the recipe.
 
     InputError: neither a row of `FILLERS` nor a checkpoint of kind zerostereo.
     """
     if option in FILLERS:
-        return FILLERS[option], {}
+        return Filler(lambda scenes: [FILLERS[option](scene) for scene in scenes]), {}
     from pathlib import Path
 
     from bridgedepth_jax.errors import InputError
@@ -91,14 +100,20 @@ def open_filler(option: str, steps: int) -> tuple[Filler, dict[str, Any]]:
     if checkpoint.kind != "zerostereo":
         raise InputError(f"--inpaint {option}: a checkpoint of kind {checkpoint.kind!r}, expected 'zerostereo'")
     about = {name: checkpoint.provenance.get(name) for name in ("sha256", "licence")}
-    return diffusion(checkpoint.config, checkpoint.params, steps), {"steps": steps, "inpaint_model": about}
+    said = {"steps": steps, "inpaint_model": about} | ({"batch": batch} if batch > 1 else {})
+    return diffusion(checkpoint.config, checkpoint.params, steps, batch), said
 
 
-def diffusion(config: Any, params: Any, steps: int) -> Filler:
-    """Sampling of an inpainting network, `StereoGenConfig` and its weights; compiled once for a padded size."""
+def diffusion(config: Any, params: Any, steps: int, batch: int = 1) -> Filler:
+    """Sampling of an inpainting network, `StereoGenConfig` and its weights; compiled once for a padded size.
+
+    Batches go to this process's devices in turn. Each has `batch` rows, the last one repeated where scenes are fewer: what a
+    scene becomes depends neither on its place nor on the others.
+    """
     import jax
+    import jax.numpy as jnp
 
-    from bridgedepth_jax.networks.diffusion.inpainting import Basis, make_inpainter
+    from bridgedepth_jax.networks.diffusion.inpainting import Basis, crop_edges, make_inpainter, pad_edges
     from bridgedepth_jax.systems.zerostereo.config import InpaintingTask
     from bridgedepth_jax.systems.zerostereo.system import check, codec_of
 
@@ -106,23 +121,31 @@ def diffusion(config: Any, params: Any, steps: int) -> Filler:
     codec = codec_of(config)
     devices = jax.local_devices()
     inpaint = make_inpainter(config.unet, codec, config.schedule, steps, basis=Basis(config.residual))
-    # One photograph at a time on each device: a batch of another size would give other bytes.
     copies = [jax.device_put(params, device) for device in devices]
     turn = itertools.count()
 
-    def fill(scene: Scene) -> UInt8[np.ndarray, "H W 3"]:
+    def inputs(scene: Scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         assert scene.rng is not None
+        sides = (-(-side // codec.factor) for side in scene.hole.shape)
+        start = scene.rng.standard_normal((*sides, codec.channels)).astype(np.float32)
+        arrays = ((scene.right / 127.5 - 1).astype(np.float32), scene.hole.astype(np.float32))
+        image, mask = (np.asarray(pad_edges(jnp.asarray(array)[None], codec.factor))[0] for array in arrays)
+        return image, mask, start
+
+    def fill(scenes: Sequence[Scene]) -> list[np.ndarray]:
         number = next(turn) % len(devices)
         weights = copies[number]
-        height, width = (-(-side // codec.factor) for side in scene.hole.shape)
-        start = scene.rng.standard_normal((1, height, width, codec.channels)).astype(np.float32)
-        image = (scene.right / 127.5 - 1).astype(np.float32)[None]
-        arrays = (image, scene.hole.astype(np.float32)[None], start)
-        image, mask, start = (jax.device_put(array, devices[number]) for array in arrays)
-        found = inpaint(weights, image, mask, weights["empty_prompt"][None], start)
-        return np.where(scene.hole[..., None], np.asarray(found.image[0]), rounded(scene.right))
+        rows = [inputs(scene) for scene in scenes]
+        rows += rows[-1:] * (batch - len(rows))
+        image, mask, start = (jax.device_put(np.stack(arrays), devices[number]) for arrays in zip(*rows, strict=True))
+        found = inpaint(weights, image, mask, weights["empty_prompt"][None], start).image
+        filled = []
+        for scene, new in zip(scenes, np.asarray(found), strict=False):
+            hole = scene.hole[..., None]
+            filled.append(np.where(hole, crop_edges(new[None], scene.hole.shape, codec.factor)[0], rounded(scene.right)))
+        return filled
 
-    return fill
+    return Filler(fill, batch, codec.factor)
 
 
 def hole_psnr(image: UInt8[np.ndarray, "H W 3"], truth: UInt8[np.ndarray, "H W 3"], hole: Bool[np.ndarray, "H W"]) -> float:

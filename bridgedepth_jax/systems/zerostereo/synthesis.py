@@ -9,6 +9,7 @@ All randomness is drawn from (seed, SHA-256 of the key), and a sample is renamed
 processes, their order and how often they are killed change no byte. Photographs are read only.
 """
 
+import collections
 import concurrent.futures
 import csv
 import dataclasses
@@ -17,9 +18,9 @@ import io
 import itertools
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -38,6 +39,7 @@ from bridgedepth_jax.systems.zerostereo.fillers import Filler, Scene
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 SMALLEST = 64  # pixels of a side
 SHOWN = 12  # samples on the contact sheet
+WAITING = 4  # batches' worth of samples that may wait for others of their size
 COLUMNS = ("left", "right", "disparity", "format", "nonocc", "confidence", "inpaint", "kind")
 STREAMS = ("scale", "depth", "other", "noise")  # random streams of a photograph
 
@@ -77,6 +79,24 @@ def find_photographs(folder: Path, out: Path) -> list[str]:
     return keys
 
 
+class Refused(NamedTuple):
+    key: str
+    reason: str
+
+
+class Draft(NamedTuple):
+    """A sample but for its right view."""
+
+    key: str
+    scene: Scene
+    source: bytes | None  # of the photograph, where the left view is its file
+    disparity: np.ndarray  # (H, W) float32
+    kitti: bool  # as a KITTI PNG, else PFM
+    trust: np.ndarray  # (H, W) 0..1
+    nonocc: np.ndarray  # (H, W) bool
+    about: dict[str, Any]
+
+
 class Synthesis:
     """A set in the making; several processes may work on one, each on keys of its own."""
 
@@ -92,15 +112,11 @@ class Synthesis:
         return [key for key in self.keys[process::count] if not self._folder(key).is_dir() and not self._reason(key).exists()]
 
     def make(self, keys: Sequence[str], threads: int = 2) -> Iterator[str]:
-        """Makes samples, and gives their keys as they are done."""
+        """Makes samples, and gives their keys as they are done; threads read the next and write the last meanwhile."""
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            waiting: list[concurrent.futures.Future[str]] = []
-            for key in keys:
-                waiting.append(pool.submit(self._make_one, key))
-                if len(waiting) > 2 * threads:
-                    yield waiting.pop(0).result()
-            for future in waiting:
-                yield future.result()
+            drafts = _in_turn(pool, self._draft, keys, threads)
+            for made in _in_turn(pool, self._complete, self._together(drafts), threads):
+                yield from made
 
     def verify(self, keys: Iterable[str]) -> None:
         """Hashes the files of samples that are there. InputError names the first that differs."""
@@ -157,22 +173,29 @@ class Synthesis:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(recipe, indent=1, sort_keys=True) + "\n")
 
-    def _make_one(self, key: str) -> str:
-        partial = self.out / ".partial" / _sha256(key.encode())[:32]
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir(parents=True)
+    def _draft(self, key: str) -> Draft | Refused:
         try:
-            self._write(key, partial)
+            return self._read_and_warp(key)
         except Rejected as error:
-            shutil.rmtree(partial)
-            with replacing(self._reason(key)) as temporary:
-                temporary.write_text(str(error))
-            return key
-        self._folder(key).parent.mkdir(parents=True, exist_ok=True)
-        partial.rename(self._folder(key))
-        return key
+            return Refused(key, str(error))
 
-    def _write(self, key: str, folder: Path) -> None:
+    def _together(self, drafts: Iterable[Draft | Refused]) -> Iterator[list[Any]]:
+        """Groups of one padded size, as many as the filler takes at once; if too many wait, the largest group goes as it is."""
+        waiting: dict[tuple[int, ...], list[Draft]] = {}
+        for draft in drafts:
+            if isinstance(draft, Refused):
+                yield [draft]
+                continue
+            size = tuple(-(-side // self.fill.factor) for side in draft.scene.hole.shape)
+            waiting.setdefault(size, []).append(draft)
+            if sum(map(len, waiting.values())) >= WAITING * self.fill.batch:
+                size = max(waiting, key=lambda size: len(waiting[size]))
+                yield waiting.pop(size)
+            elif len(waiting[size]) == self.fill.batch:
+                yield waiting.pop(size)
+        yield from waiting.values()
+
+    def _read_and_warp(self, key: str) -> Draft:
         source = (self.photos / key).read_bytes()
         native = read_photograph(source)
         image = shrink(native, self.recipe.max_side)
@@ -198,33 +221,25 @@ class Synthesis:
             disparity = np.round(disparity * 256) / np.float32(256)
         warped = forward_warp(image, disparity.astype(np.float64))
         scene = Scene(warped.right, warped.inpaint, image, lambda: self._other(key), self._rng(key, "noise"))
-        right = self.fill(scene)
+        about = {"key": key, "scale": scale, "size": list(image.shape[:2]), "native_size": list(native.shape[:2])}
+        about |= {"holes": round(float(warped.inpaint.mean()), 6), "source_sha256": _sha256(source)}
+        kept = source if image is native and _reads_as(source, native) else None
+        return Draft(key, scene, kept, disparity, kitti, trust, warped.nonocc, about)
 
-        same = image is native and _reads_as(source, native)
-        left = f"left{Path(key).suffix.lower()}" if same else "left.png"
-        if same:
-            (folder / left).write_bytes(source)
-        else:
-            write_png(folder / left, image)
-        write_png(folder / "right.png", right)
-        if kitti:
-            write_kitti_png(folder / "disparity.png", disparity)
-        else:
-            write_pfm(folder / "disparity.pfm", disparity)
-        write_png(folder / "confidence.png", np.round(trust * 65535).astype(np.uint16))
-        write_png(folder / "nonocc.png", warped.nonocc.astype(np.uint8) * 255)
-        write_png(folder / "inpaint.png", warped.inpaint.astype(np.uint8) * 255)
-        files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
-        about = {
-            "key": key,
-            "scale": scale,
-            "size": list(image.shape[:2]),
-            "native_size": list(native.shape[:2]),
-            "holes": round(float(warped.inpaint.mean()), 6),
-            "source_sha256": _sha256(source),
-            "files": files,
-        }
-        (folder / "sample.json").write_text(json.dumps(about, indent=1) + "\n")
+    def _complete(self, group: Sequence[Draft | Refused]) -> list[str]:
+        drafts = [draft for draft in group if isinstance(draft, Draft)]
+        for draft in group:
+            if isinstance(draft, Refused):
+                with replacing(self._reason(draft.key)) as temporary:
+                    temporary.write_text(draft.reason)
+        for draft, right in zip(drafts, self.fill.fill([draft.scene for draft in drafts]) if drafts else (), strict=True):
+            partial = self.out / ".partial" / _sha256(draft.key.encode())[:32]
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+            partial.mkdir(parents=True)
+            _write_sample(partial, draft, right)
+            self._folder(draft.key).parent.mkdir(parents=True, exist_ok=True)
+            partial.rename(self._folder(draft.key))
+        return [draft.key for draft in group]
 
     @property
     def depth_is_native(self) -> bool:
@@ -279,6 +294,36 @@ def shrink(image: np.ndarray, max_side: int | None) -> np.ndarray:
         return image
     size = max(1, round(width * ratio)), max(1, round(height * ratio))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _in_turn(
+    pool: concurrent.futures.Executor, function: Callable[[Any], Any], items: Iterable[Any], ahead: int
+) -> Iterator[Any]:
+    """`function` of each item, in order, at most `ahead` begun beyond the one that is waited for."""
+    waiting: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _write_sample(folder: Path, draft: Draft, right: np.ndarray) -> None:
+    if draft.source is not None:
+        (folder / f"left{Path(draft.key).suffix.lower()}").write_bytes(draft.source)
+    else:
+        write_png(folder / "left.png", draft.scene.left)
+    write_png(folder / "right.png", right)
+    if draft.kitti:
+        write_kitti_png(folder / "disparity.png", draft.disparity)
+    else:
+        write_pfm(folder / "disparity.pfm", draft.disparity)
+    write_png(folder / "confidence.png", np.round(draft.trust * 65535).astype(np.uint16))
+    write_png(folder / "nonocc.png", draft.nonocc.astype(np.uint8) * 255)
+    write_png(folder / "inpaint.png", draft.scene.hole.astype(np.uint8) * 255)
+    files = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir())}
+    (folder / "sample.json").write_text(json.dumps(draft.about | {"files": files}, indent=1) + "\n")
 
 
 def _to_size(depth: np.ndarray, image: np.ndarray) -> np.ndarray:
