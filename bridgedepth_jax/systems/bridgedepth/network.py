@@ -116,7 +116,7 @@ class BridgeDepth(nn.Module):
 
         depth_prior = self._monocular_state(left, dtype, train_mono=train_mono)
         encoder = StereoEncoder(c, dtype, name="stereo_encoder")
-        level8, level4, proposals, prob = encoder(left, right, depth_prior, train=train)
+        level8, level4, proposals, rest, prob = encoder(left, right, depth_prior, train=train)
         fixed = lax.stop_gradient(proposals)
         classical = None
         if c.sgm.candidates:
@@ -124,7 +124,9 @@ class BridgeDepth(nn.Module):
             found, cost, keep = classical(left, right, train=train)
             fixed, told = classical.join(fixed, found, keep)
 
-        tokens, pos = encoder.embed(fixed, level8, FOURIER_LEVELS)
+        more = fixed.shape[-1] - rest.shape[-1]  # the matcher's
+        rest = jnp.pad(rest, ((0, 0), (0, 0), (0, 0), (0, more)))
+        tokens, pos = encoder.embed(fixed, level8, FOURIER_LEVELS, rest)
         tokens = tokens if classical is None else tokens + told
         self._tap("0", tokens, pos)
         align = Alignment(n, n.infer_layers, n.window, n.window, True, dtype, c.remat, name="align_0")

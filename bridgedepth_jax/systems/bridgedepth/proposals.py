@@ -50,7 +50,8 @@ class LevelConv(nn.Module):
 
 
 class ProposalNetwork(nn.Module):
-    """Left and right maps and the monocular state to N disparities a pixel, in 1/8 pixels, and the level probabilities."""
+    """Left and right maps and the monocular state to N disparities a pixel, in 1/8 pixels, what rounding took off them, and
+    the level probabilities."""
 
     config: ProposalConfig
     nmp: NMPConfig
@@ -63,7 +64,7 @@ class ProposalNetwork(nn.Module):
         left: Float[Array, "B H W C"],
         right: Float[Array, "B H W C"],
         depth_prior: Float[Array, "B H W C2"],
-    ) -> tuple[Float[Array, "B H W N"], Float[Array, "B H W D"]]:
+    ) -> tuple[Float[Array, "B H W N"], Float[Array, "B H W N"], Float[Array, "B H W D"]]:
         c = self.config
         delicate = at_least_float32(self.dtype)
         volume = correlation_volume(left.astype(delicate), right.astype(delicate), c.cost_groups, c.levels)
@@ -85,4 +86,7 @@ class ProposalNetwork(nn.Module):
         self.sow("taps", "prop_tokens", tokens)
         head = Head((self.nmp.prop_dim, self.nmp.prop_dim, 1), normal_002, last_init=zeros, dtype=self.dtype, name="prop_head")
         update = head(tokens)[..., 0].astype(delicate)
-        return nn.relu(seeds.astype(delicate) + update), prob
+        first = seeds.astype(delicate)
+        found = first + update
+        rest = jnp.where(found > 0, (first - found) + update, 0)
+        return nn.relu(found), rest, prob
