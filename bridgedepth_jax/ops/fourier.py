@@ -14,23 +14,24 @@ def fourier_features(
 ) -> Float[Array, "*shape 31"]:
     """sin and cos of t * 2^k for k = 0..14, then t, with t = disparity * HALF_TURN / levels.
 
-    `rest` is what the rounding of a float32 disparity took off it.
-
-    Never below float32: at 2^14 an error of 1e-5 in the disparity moves the features by 1e-2. For the same reason float32 takes
-    whole turns off before it rounds (`_turns`): t * 2^14 has thousands of them, and a step of float32 there is 1e-3 radians.
+    Never below float32: at 2^14 an error of 1e-5 in the disparity moves the features by 1e-2. There a step of float32 is 1e-3
+    radians, and t * 2^14 of the original is off by that. With `rest`, what rounding took off the disparity (0: nothing), whole
+    turns are taken off before anything is rounded. In float64 it has no effect.
     """
     x = disparity.astype(jnp.promote_types(disparity.dtype, jnp.float32))[..., None]
-    rest = jnp.zeros_like(x) if rest is None else rest[..., None]
     t = x * HALF_TURN / levels
     frequencies = jnp.asarray([2.0**k for k in range(FREQUENCIES)], t.dtype).reshape((1,) * disparity.ndim + (-1,))
-    angles = t * frequencies if t.dtype == jnp.float64 else _turns(x, rest, HALF_TURN / levels / (2 * math.pi), frequencies)
+    if rest is None or t.dtype == jnp.float64:
+        angles = t * frequencies
+    else:
+        angles = _phases(x, rest[..., None], HALF_TURN / levels / (2 * math.pi), frequencies)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles), t], axis=-1)
 
 
-def _turns(x: Array, rest: Array, slope: float, frequencies: Array) -> Array:
+def _phases(x: Array, rest: Array, slope: float, frequencies: Array) -> Array:
     """(x + rest) * slope * frequencies turns as radians within +-pi, as exact as float32 is there.
 
-    x (below 2^8) and slope are each a number of 12 bits and a rest, so that the large products are exact.
+    x (below 2^8) and slope are each a number of 12 bits and some more, so that the large products are exact.
     """
     high = jnp.round(x * 2**4) / 2**4
     low = (x - high) + rest

@@ -49,7 +49,7 @@ class StereoEncoder(nn.Module):
         self.concatconv_3 = conv(c.nmp.concat_dim, 1, **plain)
         self.gw_0 = conv(c.nmp.concat_hidden, 3, **plain)
         self.gw_3 = conv(c.nmp.correlation_dim, 1, **plain)
-        self.dpn = ProposalNetwork(c.dpn, c.nmp, self.dtype, c.remat)
+        self.dpn = ProposalNetwork(c.dpn, c.nmp, self.dtype, c.remat, c.exact_phases)
         self.ffn = Mlp(c.nmp.dim, c.nmp.dim, normal_002, self.dtype)
 
     def __call__(
@@ -80,12 +80,12 @@ class StereoEncoder(nn.Module):
     ) -> tuple[Float[Array, "B H W N C"], Float[Array, "B H W N 31"]]:
         """Tokens and fourier features of candidate disparities, in pixels of the level (spec `architecture.md` section 5).
 
-        `levels` scales the fourier features, `rest` is what rounding took off the disparities (`ops.fourier`). No gradient
-        passes to them.
+        `levels` scales the fourier features, `rest` is what rounding took off the disparities, where it is known
+        (`ops.fourier`). No gradient passes to either.
         """
         delicate = at_least_float32(self.dtype)
         disparity = lax.stop_gradient(disparity)
-        rest = None if rest is None else lax.stop_gradient(rest)
+        rest = lax.stop_gradient(rest) if self.config.exact_phases and rest is not None else None
         dim = level.concat_right.shape[-1]
         right = jnp.concatenate([level.concat_right, level.group_right], -1)
         sampled = sample_matches(right.astype(delicate), disparity)

@@ -140,7 +140,7 @@ class BridgeDepth(nn.Module):
         logits = unshuffle(score * (SCORE_SCALE / c.temperature), COARSE)
 
         estimate = lax.stop_gradient(best_candidate(COARSE // FINE * coarse[-1], logits[-1]))[..., None]
-        tokens, pos = encoder.embed(estimate, level4, COARSE // FINE * FOURIER_LEVELS)
+        tokens, pos = encoder.embed(estimate, level4, COARSE // FINE * FOURIER_LEVELS, jnp.zeros_like(estimate))
         tokens = tokens if classical is None else tokens + classical.beside(estimate, found, keep)
         self._tap("1", tokens, pos)
         align = Alignment(n, n.refine_layers, n.refine_window, n.refine_window // 2, False, dtype, c.remat, name="align_1")

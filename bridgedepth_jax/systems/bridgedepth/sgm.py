@@ -71,11 +71,10 @@ def aggregate(cost: Float[Array, "B H V D"], small_step: float, large_step: floa
 
     def step(before: Array, here: tuple[Array, Array]) -> tuple[Array, Array]:
         cost, so_far = here
-        least = jnp.min(before, -1, keepdims=True)
         beside = jnp.pad(before, ((0, 0), (0, 0), (1, 1)), constant_values=jnp.inf)
         change = jnp.minimum(beside[..., :-2], beside[..., 2:]) + small_step
-        after = cost + jnp.minimum(jnp.minimum(before, change), least + large_step) - least
-        return after, so_far + after
+        after = cost + jnp.minimum(jnp.minimum(before, change), large_step)
+        return after - jnp.min(after, -1, keepdims=True), so_far + after  # what lies before is 0 at its least
 
     total = jnp.zeros_like(cost)
     for axis in (1, 2):
