@@ -32,12 +32,13 @@ def at_least_float32(dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+@jax.jit  # these named functions are operators of their own in an exported graph (export/onnx_ops.py)
 def gelu(x: Array) -> Array:
     """The exact (erf) GELU."""
     return 0.5 * x * (1 + lax.erf(x * math.sqrt(0.5)))
 
 
-@jax.jit  # these named functions are operators of their own in an exported graph (export/onnx_ops.py)
+@jax.jit
 def softmax(x: Array) -> Array:
     """Over the last axis."""
     return jax.nn.softmax(x)

@@ -89,6 +89,20 @@ def test_a_shifted_image_is_found_everywhere():
     np.testing.assert_allclose(disparity[:, :, 2:], 1.5, atol=0.35)
 
 
+def test_of_whole_numbers_all_costs_are_exact():
+    """Ties in census and costs are many, and a rounding would break them otherwise in every compiler."""
+    wide = np.random.default_rng(4).integers(0, 8, (1, 32, 80, 1)).astype(np.float32).repeat(3, -1)
+    left, right = wide[:, :, :64], wide[:, :, 6:70]
+    config = SGMConfig(1, columns=2)
+    found, cost = jax.jit(lambda a, b: sgm.evidence(a, b, config, 32))(left, right)
+    with jax.enable_x64(True):
+        exact, exact_cost = jax.jit(lambda a, b: sgm.evidence(a, b, config, 32))(*(x.astype(np.float64) for x in (left, right)))
+    np.testing.assert_allclose(cost, exact_cost, rtol=2e-7)
+    assert (np.diff(np.sort(cost, -1), axis=-1) == 0).any()
+    for one, other in zip(found, exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-7, atol=2e-7)
+
+
 def test_hypotheses_are_the_two_sides_of_an_edge():
     row = jnp.asarray([[[1.0, 9.0], [1.0, 8.0]]])
     disparity, told = sgm.hypotheses(sgm.Evidence(row, (row > 8.5) * 1.0, row / 10), 2, 4)

@@ -23,11 +23,19 @@ def close(actual, expected, tolerance: float = 2e-5) -> None:
 
 
 def test_fourier_features_are_sines_of_doubling_frequencies():
-    disparity = np.asarray([0.0, 1.5, 33.25], np.float32)
-    features = fourier.fourier_features(jnp.asarray(disparity), 64)
-    t = disparity.astype(np.float64) * 3.14 / 64
-    angles = t[:, None] * 2.0 ** np.arange(15)
-    close(features, np.concatenate([np.sin(angles), np.cos(angles), t[:, None]], 1), 5e-3)
+    exact = np.concatenate([[0.0, 1.5, 33.25], np.random.default_rng(0).uniform(0, 200, 500)])
+    disparity = exact.astype(np.float32)
+
+    def expected(disparity):
+        t = disparity.astype(np.float64) * 3.14 / 64
+        angles = t[:, None] * 2.0 ** np.arange(15)
+        return np.concatenate([np.sin(angles), np.cos(angles), t[:, None]], 1)
+
+    zero = np.zeros_like(disparity)
+    close(fourier.fourier_features(jnp.asarray(disparity[:3]), 64), expected(disparity[:3]), 5e-3)
+    close(jax.jit(fourier.fourier_features, static_argnums=1)(disparity, 64, zero), expected(disparity), 3e-6)
+    rest = (exact - disparity).astype(np.float32)  # up to 6e-3 radians of the highest frequency
+    close(jax.jit(fourier.fourier_features, static_argnums=1)(disparity, 64, rest), expected(exact), 3e-6)
     assert fourier.fourier_features(jnp.asarray(disparity, jnp.bfloat16), 64).dtype == jnp.float32
 
 
@@ -82,6 +90,15 @@ def test_sampling_counts_each_column_outside_as_zero():
             if 0 <= column < 6:
                 expected[i] += weight * fmap[0, 0, column]
     close(sampling.sample_along_rows(jnp.asarray(fmap), jnp.asarray(columns))[0, 0, :, 0], expected)
+    disparity = np.arange(6, dtype=np.float32).reshape(1, 1, 6, 1) - columns
+    close(sampling.sample_matches(jnp.asarray(fmap), jnp.asarray(disparity))[0, 0, :, 0], expected)
+
+
+def test_a_match_keeps_the_digits_of_its_disparity():
+    fmap, disparity = np.zeros((1, 1, 5000, 1), np.float32), np.full((1, 1, 5000, 1), 1e-4, np.float32)
+    fmap[0, 0, 4000] = 1
+    found = sampling.sample_matches(jnp.asarray(fmap), jnp.asarray(disparity))[0, 0, :, 0, 0]
+    np.testing.assert_allclose(found[4001], 1e-4, atol=1e-7)  # 4001 - 1e-4 in float32 is 4001
 
 
 def test_correlation_volume_and_lookup_against_loops():

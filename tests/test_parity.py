@@ -65,7 +65,7 @@ def test_stereo_encoder_and_proposals(golden):
     encoder = StereoEncoder(CONFIG)
     prior = jnp.asarray(golden["depth_prior"])
     params = synth_params(CONFIG)["stereo_encoder"]
-    (_, _, proposals, prob), state = run(encoder, params, *images, prior, train=False, mutable=["taps"])
+    (_, _, proposals, _, prob), state = run(encoder, params, *images, prior, train=False, mutable=["taps"])
     taps = state["taps"]
     assert_close(taps["fmap8"][0][:1], golden["fmap8_left"])
     assert_close(taps["fmap8"][0][1:], golden["fmap8_right"])

@@ -334,6 +334,40 @@ def _cumulative_sum(graph: Graph, equation: Any, values: list[Value]) -> list[Va
 # Products
 
 
+FEW, MANY = 4, 1024  # numbers of rows, columns, and of matrices
+
+
+def _small_dots(graph: Graph, equation: Any, values: Sequence[Value], free: Sequence[list[int]]) -> Value:
+    """Many products of matrices of a few rows, as a product of numbers and a sum, in the order of the larger operand's axes.
+
+    A MatMul would need both transposed, a few numbers at a time.
+    """
+    contract, batch = equation.params["dimension_numbers"]
+    large = int(values[1].bytes > values[0].bytes)
+    small = 1 - large
+    partner = {j: i for pairs in (contract, batch) for i, j in zip(pairs[small], pairs[large], strict=True)}
+    axes = list(range(len(values[large].shape)))
+    at = next((i for i in axes if i not in batch[large]), len(axes))  # where the other's own axes go
+    inserted = len(free[small])
+    moved = [*axes[:at], *[None] * inserted, *axes[at:]]
+    shape = [1 if axis is None else values[large].shape[axis] for axis in moved]
+    one = graph.reshape(values[large], shape)
+    order = [*(partner[i] for i in axes[:at]), *free[small], *(partner[i] for i in axes[at:] if i in partner)]
+    other = graph.transpose(values[small], order)
+    sizes = iter(other.shape)
+    other = graph.reshape(other, [1 if axis is not None and axis not in partner else next(sizes) for axis in moved])
+    product = np.broadcast_shapes(one.shape, other.shape)
+    y = graph.node("Mul", [graph.full(one), graph.full(other)], product, dtype_of(equation))
+    places = {axis: i for i, axis in enumerate(moved) if axis is not None}
+    summed = sorted(places[i] for i in contract[large])
+    kept = [i for i in range(len(moved)) if i not in summed]
+    shape = [product[i] for i in kept]
+    y = graph.node("ReduceSum", [y.name, graph.integers(summed)], shape, dtype_of(equation), keepdims=0)
+    own, others = [places[i] for i in free[large]], list(range(at, at + inserted))
+    result = [*(places[i] for i in batch[large]), *(own + others if small else others + own)]
+    return graph.transpose(y, [kept.index(i) for i in result])
+
+
 @row("dot_general")
 def _dot(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
     (contract, batch), out = equation.params["dimension_numbers"], dtype_of(equation)
@@ -342,6 +376,8 @@ def _dot(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
     shared = [a.shape[i] for i in batch[0]]
     inner = math.prod(a.shape[i] for i in contract[0])
     rows, columns = (math.prod(v.shape[i] for i in axes) for v, axes in zip((a, b), free, strict=True))
+    if math.prod(shared) >= MANY and sorted((rows, columns, inner))[1] <= FEW:
+        return [_small_dots(graph, equation, (a, b), free)]
     a = graph.transpose(a, [*batch[0], *free[0], *contract[0]])
     b = graph.transpose(b, [*batch[1], *contract[1], *free[1]])
     if shared or len(contract[0]) != 1 or not free[0]:
@@ -489,6 +525,16 @@ def _relu(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
     return [elementwise(graph, "Relu", values, equation)]
 
 
+@row("gelu", table=NAMED)
+def _gelu(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
+    """The five nodes that onnxruntime takes for one: with a division, and the half last."""
+    (x,) = values
+    number = lambda value: constant(x.dtype.type(value))
+    y = elementwise(graph, "Erf", [elementwise(graph, "Div", [x, number(math.sqrt(2))], equation)], equation)
+    y = elementwise(graph, "Mul", [x, elementwise(graph, "Add", [y, number(1)], equation)], equation)
+    return [elementwise(graph, "Mul", [y, number(0.5)], equation)]
+
+
 @row("softmax", table=NAMED)
 def _softmax(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
     """Over the last axis."""
@@ -508,10 +554,21 @@ def _layer_norm(graph: Graph, equation: Any, values: list[Value]) -> list[Value]
 
 @row("instance_norm", table=NAMED)
 def _instance_norm(graph: Graph, equation: Any, values: list[Value]) -> list[Value]:
-    """(B, H, W, C) over H and W, eps 1e-5, float32 statistics."""
+    """(B, H, W, C) over H and W, eps 1e-5, float32 statistics.
+
+    Not by InstanceNormalization: onnxruntime's for the browser adds a map's numbers one after the other, which is 1e-5 off.
+    """
     x = graph.transpose(graph.cast(values[0], np.float32), (0, 3, 1, 2))
-    one, zero = (graph.constant(np.full(x.shape[1], value, np.float32)) for value in (1, 0))
-    y = graph.node("InstanceNormalization", [graph.full(x), one, zero], x.shape, np.float32, epsilon=1e-5)
+    rows, one = (*x.shape[:3], 1), (*x.shape[:2], 1, 1)
+    number = lambda value: graph.constant(np.float32(value))
+    node = lambda operator, inputs, shape, **attributes: graph.node(operator, inputs, shape, np.float32, **attributes).name
+    mean = node("ReduceMean", [graph.full(x)], rows, axes=(3,), keepdims=1)
+    mean = node("ReduceMean", [mean], one, axes=(2,), keepdims=1)
+    centred = node("Sub", [graph.full(x), mean], x.shape)
+    squares = node("ReduceSumSquare", [centred], rows, axes=(3,), keepdims=1)
+    variance = node("Mul", [node("ReduceMean", [squares], one, axes=(2,), keepdims=1), number(1 / x.shape[3])], one)
+    scale = node("Reciprocal", [node("Sqrt", [node("Add", [variance, number(1e-5)], one)], one)], one)
+    y = graph.node("Mul", [centred, scale], x.shape, np.float32)
     return [graph.cast(graph.transpose(y, (0, 2, 3, 1)), dtype_of(equation))]
 
 

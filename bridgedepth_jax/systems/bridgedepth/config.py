@@ -159,6 +159,11 @@ class ModelConfig:
         backbone = BackboneConfig(encoder, out_channels=256 if encoder == "resnet" else 128, drop_path=drop_path)  # type: ignore[arg-type]
         return cls(mono=MonoConfig.named(vit), backbone=backbone)
 
+    @property
+    def exact_phases(self) -> bool:
+        """Whether disparities keep their digits up to the fourier features. Not where float32 has to round as the original."""
+        return self.bounded_prior
+
     def replace(self, **changes: Any) -> Self:
         return dataclasses.replace(self, **changes)
 

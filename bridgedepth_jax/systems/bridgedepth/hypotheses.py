@@ -19,7 +19,7 @@ from bridgedepth_jax.networks.convnext import ConvNeXt
 from bridgedepth_jax.networks.resnet import ResNet
 from bridgedepth_jax.networks.swin import Swin
 from bridgedepth_jax.ops.fourier import fourier_features
-from bridgedepth_jax.ops.sampling import sample_along_rows
+from bridgedepth_jax.ops.sampling import sample_matches
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.systems.bridgedepth.proposals import ProposalNetwork
 
@@ -49,7 +49,7 @@ class StereoEncoder(nn.Module):
         self.concatconv_3 = conv(c.nmp.concat_dim, 1, **plain)
         self.gw_0 = conv(c.nmp.concat_hidden, 3, **plain)
         self.gw_3 = conv(c.nmp.correlation_dim, 1, **plain)
-        self.dpn = ProposalNetwork(c.dpn, c.nmp, self.dtype, c.remat)
+        self.dpn = ProposalNetwork(c.dpn, c.nmp, self.dtype, c.remat, c.exact_phases)
         self.ffn = Mlp(c.nmp.dim, c.nmp.dim, normal_002, self.dtype)
 
     def __call__(
@@ -59,16 +59,15 @@ class StereoEncoder(nn.Module):
         depth_prior: Float[Array, "B H W C"],
         *,
         train: bool,
-    ) -> tuple[Level, Level, Float[Array, "B H W N"], Float[Array, "B H W D"]]:
-        """Levels at 1/8 and 1/4, proposals in 1/8 pixels, and the level probabilities."""
+    ) -> tuple[Level, Level, Float[Array, "B H W N"], Float[Array, "B H W N"], Float[Array, "B H W D"]]:
+        """Levels at 1/8 and 1/4, proposals in 1/8 pixels, what their rounding took off them, and the level probabilities."""
         fmap4 = self.backbone(jnp.concatenate([left, right]), train=train)
         b, h, w, c = fmap4.shape
         fmap8 = fmap4.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
         self.sow("taps", "fmap8", fmap8)
         self.sow("taps", "fmap4", fmap4)
         left8, right8 = jnp.split(fmap8, 2)
-        proposals, prob = self.dpn(left8, right8, depth_prior)
-        return self._level(fmap8), self._level(fmap4), proposals, prob
+        return self._level(fmap8), self._level(fmap4), *self.dpn(left8, right8, depth_prior)
 
     def _level(self, fmap: Float[Array, "B2 H W C"]) -> Level:
         concat = self.concatconv_3(nn.relu(instance_norm(self.concatconv_0(fmap))))
@@ -77,23 +76,23 @@ class StereoEncoder(nn.Module):
         return Level(concat_left, concat_right, group_left, group_right)
 
     def embed(
-        self, disparity: Float[Array, "B H W N"], level: Level, levels: int
+        self, disparity: Float[Array, "B H W N"], level: Level, levels: int, rest: Float[Array, "B H W N"] | None = None
     ) -> tuple[Float[Array, "B H W N C"], Float[Array, "B H W N 31"]]:
         """Tokens and fourier features of candidate disparities, in pixels of the level (spec `architecture.md` section 5).
 
-        `levels` scales the fourier features (`ops.fourier`). No gradient passes to `disparity`.
+        `levels` scales the fourier features, `rest` is what rounding took off the disparities, where it is known
+        (`ops.fourier`). No gradient passes to either.
         """
         delicate = at_least_float32(self.dtype)
         disparity = lax.stop_gradient(disparity)
-        width = disparity.shape[2]
+        rest = lax.stop_gradient(rest) if self.config.exact_phases and rest is not None else None
         dim = level.concat_right.shape[-1]
         right = jnp.concatenate([level.concat_right, level.group_right], -1)
-        columns = jnp.arange(width, dtype=disparity.dtype).reshape(1, 1, -1, 1)
-        sampled = sample_along_rows(right.astype(delicate), columns - disparity)
+        sampled = sample_matches(right.astype(delicate), disparity)
         concat, group = sampled[..., :dim], sampled[..., dim:]
         product = group * level.group_left.astype(delicate)[..., None, :]
         groups = self.config.nmp.correlation_groups
         correlation = product.reshape(*product.shape[:-1], groups, -1).mean(-1)
         left = jnp.broadcast_to(level.concat_left.astype(delicate)[..., None, :], (*concat.shape[:-1], dim))
         tokens = self.ffn(jnp.concatenate([left, concat, correlation], -1)).astype(delicate)
-        return tokens, fourier_features(disparity, levels)
+        return tokens, fourier_features(disparity, levels, rest)

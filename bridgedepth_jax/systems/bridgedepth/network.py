@@ -116,7 +116,7 @@ class BridgeDepth(nn.Module):
 
         depth_prior = self._monocular_state(left, dtype, train_mono=train_mono)
         encoder = StereoEncoder(c, dtype, name="stereo_encoder")
-        level8, level4, proposals, prob = encoder(left, right, depth_prior, train=train)
+        level8, level4, proposals, rest, prob = encoder(left, right, depth_prior, train=train)
         fixed = lax.stop_gradient(proposals)
         classical = None
         if c.sgm.candidates:
@@ -124,7 +124,9 @@ class BridgeDepth(nn.Module):
             found, cost, keep = classical(left, right, train=train)
             fixed, told = classical.join(fixed, found, keep)
 
-        tokens, pos = encoder.embed(fixed, level8, FOURIER_LEVELS)
+        more = fixed.shape[-1] - rest.shape[-1]  # the matcher's
+        rest = jnp.pad(rest, ((0, 0), (0, 0), (0, 0), (0, more)))
+        tokens, pos = encoder.embed(fixed, level8, FOURIER_LEVELS, rest)
         tokens = tokens if classical is None else tokens + told
         self._tap("0", tokens, pos)
         align = Alignment(n, n.infer_layers, n.window, n.window, True, dtype, c.remat, name="align_0")
@@ -138,7 +140,7 @@ class BridgeDepth(nn.Module):
         logits = unshuffle(score * (SCORE_SCALE / c.temperature), COARSE)
 
         estimate = lax.stop_gradient(best_candidate(COARSE // FINE * coarse[-1], logits[-1]))[..., None]
-        tokens, pos = encoder.embed(estimate, level4, COARSE // FINE * FOURIER_LEVELS)
+        tokens, pos = encoder.embed(estimate, level4, COARSE // FINE * FOURIER_LEVELS, jnp.zeros_like(estimate))
         tokens = tokens if classical is None else tokens + classical.beside(estimate, found, keep)
         self._tap("1", tokens, pos)
         align = Alignment(n, n.refine_layers, n.refine_window, n.refine_window // 2, False, dtype, c.remat, name="align_1")

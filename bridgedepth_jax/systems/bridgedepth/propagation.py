@@ -117,6 +117,7 @@ class Propagation(nn.Module):
     nmp: NMPConfig
     dtype: Any = jnp.float32
     remat: bool = False
+    exact_phases: bool = False
 
     @nn.compact
     def __call__(
@@ -130,7 +131,8 @@ class Propagation(nn.Module):
         delicate = at_least_float32(self.dtype)
         y = gelu(Linear(c.lookup_dim, kernel_init=normal_002, dtype=self.dtype, name="corr_encoder_0")(correlation))
         y = Linear(c.seed_dim, kernel_init=normal_002, dtype=self.dtype, name="corr_encoder_2")(y).astype(delicate)
-        position = fourier_features(seeds.astype(delicate), FOURIER_LEVELS)
+        level = seeds.astype(delicate)
+        position = fourier_features(level, FOURIER_LEVELS, jnp.zeros_like(level) if self.exact_phases else None)
         prior = jnp.broadcast_to(prior.astype(delicate)[..., None, :], (*seeds.shape, prior.shape[-1]))
         x = jnp.concatenate([y, position, prior], -1)
         x = Linear(self.nmp.prop_dim, use_bias=False, kernel_init=normal_002, dtype=self.dtype, name="proj")(x)

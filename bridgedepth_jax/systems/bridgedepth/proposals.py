@@ -35,27 +35,29 @@ def select_seeds(prob: Float[Array, "B H W D"], count: int) -> Int[Array, "B H W
 
 
 class LevelConv(nn.Module):
-    """1-d convolution along D, for every pixel: (B, H, W, D, I) to (B, H, W, D, O)."""
+    """1-d convolution along D, for every pixel: (pixels, D, I) to (pixels, D, O)."""
 
     features: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W D I"]) -> Float[Array, "B H W D O"]:
+    def __call__(self, x: Float[Array, "P D I"]) -> Float[Array, "P D O"]:
         kernel = self.param("kernel", kaiming_normal, (LEVEL_KERNEL, x.shape[-1], self.features)).astype(self.dtype)
         bias = self.param("bias", zeros, (self.features,)).astype(self.dtype)
-        flat = x.astype(self.dtype).reshape(-1, *x.shape[3:])
-        y = lax.conv_general_dilated(flat, kernel, (1,), [(LEVEL_KERNEL // 2, LEVEL_KERNEL // 2)], dimension_numbers=CONV1D)
-        return y.reshape(*x.shape[:4], -1) + bias.reshape(1, 1, 1, 1, -1)
+        pads = [(LEVEL_KERNEL // 2, LEVEL_KERNEL // 2)]
+        y = lax.conv_general_dilated(x.astype(self.dtype), kernel, (1,), pads, dimension_numbers=CONV1D)
+        return y + bias.reshape(1, 1, -1)
 
 
 class ProposalNetwork(nn.Module):
-    """Left and right maps and the monocular state to N disparities a pixel, in 1/8 pixels, and the level probabilities."""
+    """Left and right maps and the monocular state to N disparities a pixel, in 1/8 pixels, what rounding took off them, and
+    the level probabilities."""
 
     config: ProposalConfig
     nmp: NMPConfig
     dtype: Any = jnp.float32
     remat: bool = False
+    exact_phases: bool = False
 
     @nn.compact
     def __call__(
@@ -63,16 +65,16 @@ class ProposalNetwork(nn.Module):
         left: Float[Array, "B H W C"],
         right: Float[Array, "B H W C"],
         depth_prior: Float[Array, "B H W C2"],
-    ) -> tuple[Float[Array, "B H W N"], Float[Array, "B H W D"]]:
+    ) -> tuple[Float[Array, "B H W N"], Float[Array, "B H W N"], Float[Array, "B H W D"]]:
         c = self.config
         delicate = at_least_float32(self.dtype)
         volume = correlation_volume(left.astype(delicate), right.astype(delicate), c.cost_groups, c.levels)
         self.sow("taps", "volume", volume)
 
-        x = volume
+        x = volume.reshape(-1, *volume.shape[3:])
         for name, features in zip(("mlp_0", "mlp_2"), c.mlp_dims, strict=True):
             x = nn.relu(LevelConv(features, delicate, name=name)(x))
-        prob = softmax(LevelConv(1, delicate, name="mlp_4")(x)[..., 0])
+        prob = softmax(LevelConv(1, delicate, name="mlp_4")(x).reshape(volume.shape[:4]))
         seeds = select_seeds(lax.stop_gradient(prob), c.num_proposals)
         self.sow("taps", "seeds", seeds)
 
@@ -80,9 +82,12 @@ class ProposalNetwork(nn.Module):
         context = conv(c.context_dim, 1, use_bias=False, dtype=self.dtype, name="proj_2")(context)
         prior = Linear(c.seed_dim, kernel_init=normal_002, dtype=self.dtype, name="prior_proj")(depth_prior)
 
-        propagation = Propagation(c, self.nmp, self.dtype, self.remat, name="propagation")
+        propagation = Propagation(c, self.nmp, self.dtype, self.remat, self.exact_phases, name="propagation")
         tokens = propagation(lookup(volume, seeds, c.lookup_radius), seeds, context, prior)
         self.sow("taps", "prop_tokens", tokens)
         head = Head((self.nmp.prop_dim, self.nmp.prop_dim, 1), normal_002, last_init=zeros, dtype=self.dtype, name="prop_head")
         update = head(tokens)[..., 0].astype(delicate)
-        return nn.relu(seeds.astype(delicate) + update), prob
+        first = seeds.astype(delicate)
+        found = first + update
+        rest = jnp.where(found > 0, (first - found) + update, 0)
+        return nn.relu(found), rest, prob

@@ -24,9 +24,9 @@ from bridgedepth_jax.layers import Linear, normal_002
 from bridgedepth_jax.ops.correlation import correlation_volume
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
 
-GREY = (0.299, 0.587, 0.114)
+GREY = (299.0, 587.0, 114.0)  # thousandths: whole, as images are, so that sums are exact and ties are ties everywhere
 ROWS = 4  # pixels of a cell
-STEPS = 2**16  # in which costs are told apart, of 1
+STEPS = 2**12  # in which costs are told apart, of 1
 
 
 class Evidence(NamedTuple):
@@ -43,12 +43,14 @@ def evidence(
     """Matches two RGB images in 0..255 over disparities below `search` pixels; also the aggregated cost of every level, each
     of `config.columns` pixels. No gradient passes."""
     grey = (_grey(lax.stop_gradient(image), config.columns) for image in (left, right))
-    signs = [census(image, config.radius, config.threshold) for image in grey]
+    signs = [census(image, config.radius, 1000 * config.threshold) for image in grey]
     # Mean product of signs: 1 for equal neighbourhoods, -1 for opposite ones; what is out of the right image counts as 0.
-    cost = 1 - correlation_volume(signs[0], signs[1], 1, search // config.columns)[..., 0]
-    total = aggregate(cost, config.small_step, config.large_step)
+    # As many times that as there are neighbours: whole numbers, whose sums no order of adding changes.
+    count = signs[0].shape[-1]
+    cost = count - jnp.round(count * correlation_volume(signs[0], signs[1], 1, search // config.columns)[..., 0])
+    total = aggregate(cost, count * config.small_step, count * config.large_step)
     found = winner(total)
-    return found._replace(disparity=found.disparity * (config.columns / ROWS)), total
+    return found._replace(disparity=found.disparity * (config.columns / ROWS)), total / count
 
 
 def census(grey: Float[Array, "B H W"], radius: int, threshold: float) -> Float[Array, "B H W P"]:
@@ -69,11 +71,10 @@ def aggregate(cost: Float[Array, "B H V D"], small_step: float, large_step: floa
 
     def step(before: Array, here: tuple[Array, Array]) -> tuple[Array, Array]:
         cost, so_far = here
-        least = jnp.min(before, -1, keepdims=True)
         beside = jnp.pad(before, ((0, 0), (0, 0), (1, 1)), constant_values=jnp.inf)
         change = jnp.minimum(beside[..., :-2], beside[..., 2:]) + small_step
-        after = cost + jnp.minimum(jnp.minimum(before, change), least + large_step) - least
-        return after, so_far + after
+        after = cost + jnp.minimum(jnp.minimum(before, change), large_step)
+        return after - jnp.min(after, -1, keepdims=True), so_far + after  # what lies before is 0 at its least
 
     total = jnp.zeros_like(cost)
     for axis in (1, 2):
