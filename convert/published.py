@@ -89,7 +89,7 @@ def resolve(name_or_path: str | os.PathLike, wanted: Wanted = ANY) -> Path:
 
 
 def load(name_or_path: str | os.PathLike, wanted: Wanted = ANY) -> Checkpoint:
-    """The checkpoint of what `resolve` takes. InputError, as `resolve` and `load_checkpoint`, or a folder of one not `wanted`."""
+    """The checkpoint of what `resolve` takes. InputError: as `resolve` and `load_checkpoint`, or one not `wanted`."""
     loaded = load_checkpoint(resolve(name_or_path, wanted))
     wanted.check(name_or_path, loaded.kind)
     return loaded
