@@ -57,6 +57,12 @@ def test_globs_pair_by_their_wildcards(tree, left, right, expected):
     assert names(pair_files(str(tree / left), str(tree / right)), tree) == expected
 
 
+def test_a_wildcard_that_stands_for_nothing_leaves_the_left_files_name(tmp_path):
+    for name in ("im0.png", "im1.png"):
+        (tmp_path / name).touch()
+    assert [pair.name for pair in pair_files(str(tmp_path / "im0*.png"), str(tmp_path / "im1*.png"))] == ["im0"]
+
+
 def test_a_missing_partner_is_named(tree):
     (tree / "left/c.png").touch()
     with pytest.raises(InputError, match=r"left/c\.png has no partner named 'c' in .*right: a name is the file's name$"):

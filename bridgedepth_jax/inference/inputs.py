@@ -31,7 +31,8 @@ def pair_files(left: str, right: str) -> list[PairFiles]:
     """Two files, folders or globs -> pairs in the order of their names.
 
     Two files are a pair whatever they are called. Otherwise names must agree: in a folder that is the file name without its
-    suffix, in a glob what stands in the place of the wildcards (`*/im0.png` and `*/im1.png` pair by folder).
+    suffix, in a glob what stands in the place of the wildcards (`*/im0.png` and `*/im1.png` pair by folder; nothing there: the left
+    file's name).
 
     Raises InputError: nothing found, or a file without a partner.
     """
@@ -46,7 +47,7 @@ def pair_files(left: str, right: str) -> list[PairFiles]:
             names = f"; there: {', '.join(map(repr, free[:3]))}{', ...' if len(free) > 3 else ''}" if free else ""
             how = "the file's name" if os.path.isdir(given) else "what stands for the wildcards"
             raise InputError(f"{found[alone[0]]} has no partner named {alone[0]!r} in {where}{more}: a name is {how}{names}")
-    return [PairFiles(name, lefts[name], rights[name]) for name in sorted(lefts)]
+    return [PairFiles(name or lefts[name].stem, lefts[name], rights[name]) for name in sorted(lefts)]
 
 
 def find_files(pattern: str, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
