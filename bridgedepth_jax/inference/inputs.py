@@ -31,7 +31,7 @@ def pair_files(left: str, right: str) -> list[PairFiles]:
     """Two files, folders or globs -> pairs in the order of their names.
 
     Two files are a pair whatever they are called. Otherwise names must agree: in a folder that is the file name without its
-    suffix, in a glob what stands in the place of the wildcards (`*/im0.png` and `*/im1.png` pair by folder; nothing there: the left
+    suffix, in a glob what stands in the place of the wildcards (`*/im0.png` and `*/im1.png` pair by folder; nothing: the left
     file's name).
 
     Raises InputError: nothing found, or a file without a partner.
