@@ -127,7 +127,7 @@ def test_every_stage_builds(name, monkeypatch):
         "metric_indoor": (32, 120 * 1875, 10, "metric"),
         "metric_outdoor": (32, 120 * 625, 10, "metric"),
         "scale": (64, 10_000, 10, "scale"),
-        "nano": (8, 4000, 10, "relative"),
+        "nano": (8, 3000, 10, "relative"),
     }
     assert row == rows[name]
 
