@@ -122,10 +122,8 @@ class BridgeDepth(nn.Module):
         if c.sgm.candidates:
             classical = ClassicalEvidence(c, dtype, name="classical")
             found, cost, keep = classical(left, right, train=train)
-            fixed, told = classical.join(fixed, found, keep)
+            fixed, rest, told = classical.join(fixed, rest, found, keep)
 
-        more = fixed.shape[-1] - rest.shape[-1]  # the matcher's
-        rest = jnp.pad(rest, ((0, 0), (0, 0), (0, 0), (0, more)))
         tokens, pos = encoder.embed(fixed, level8, FOURIER_LEVELS, rest)
         tokens = tokens if classical is None else tokens + told
         self._tap("0", tokens, pos)

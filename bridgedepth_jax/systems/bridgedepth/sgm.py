@@ -174,14 +174,23 @@ class ClassicalEvidence(nn.Module):
         return found, cost, keep.reshape(-1, 1, 1, 1)
 
     def join(
-        self, proposals: Float[Array, "B h w N"], found: Evidence, keep: Float[Array, "B 1 1 1"]
-    ) -> tuple[Float[Array, "B h w N2"], Float[Array, "B h w N2 C"]]:
-        """Proposals and hypotheses (1/8 pixels), and what to add to their tokens. Without evidence: the proposals again."""
+        self,
+        proposals: Float[Array, "B h w N"],
+        rest: Float[Array, "B h w N"],
+        found: Evidence,
+        keep: Float[Array, "B 1 1 1"],
+    ) -> tuple[Float[Array, "B h w N2"], Float[Array, "B h w N2"], Float[Array, "B h w N2 C"]]:
+        """Proposals and hypotheses (1/8 pixels), what rounding took off them, and what to add to their tokens.
+
+        Without evidence: the proposals again.
+        """
         own = proposals.shape[-1]
         extra, told = hypotheses(found, self.config.sgm.candidates, self.config.sgm.columns)
-        again = proposals[..., jnp.arange(extra.shape[-1]) % own]
+        again = jnp.arange(extra.shape[-1]) % own
         told = jnp.pad(told * keep[..., None], ((0, 0), (0, 0), (0, 0), (own, 0), (0, 0)))
-        return jnp.concatenate([proposals, jnp.where(keep > 0, extra, again)], -1), self.coarse(told).astype(proposals.dtype)
+        joined = jnp.concatenate([proposals, jnp.where(keep > 0, extra, proposals[..., again])], -1)
+        rest = jnp.concatenate([rest, jnp.where(keep > 0, 0, rest[..., again])], -1)
+        return joined, rest, self.coarse(told).astype(proposals.dtype)
 
     def beside(
         self, estimate: Float[Array, "B H W 1"], found: Evidence, keep: Float[Array, "B 1 1 1"]
