@@ -70,10 +70,10 @@ def test_a_missing_partner_is_named(tree):
     (tree / "right/c.png").touch()
     (tree / "right/d.png").touch()
     (tree / "right/e.png").touch()
-    with pytest.raises(InputError, match=r"right/d\.png has no partner named 'd' in .*left, nor have 1 others"):
+    with pytest.raises(InputError, match=r"right/d\.png has no partner named 'd' in .*left, nor has 1 other"):
         pair_files(str(tree / "left"), str(tree / "right"))
-    words = r"x_l1\.png has no partner named 'l_1' in .*x_r\*\.png, nor have 1 others: a name is what stands for the wildcards"
-    with pytest.raises(InputError, match=words + "; there: '1', '2'$"):
+    words = r"x_l1\.png has no partner named 'l_1' in .*x_r\*\.png, nor has 1 other: a name is what stands for the wildcards"
+    with pytest.raises(InputError, match=words + r"; there: '1' \(x_r1\.png\), '2' \(x_r2\.png\)$"):
         pair_files(str(tree / "both" / "x_*.png").replace("x_*", "x_[l]*"), str(tree / "both" / "x_r*.png"))
 
 

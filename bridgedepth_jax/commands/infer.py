@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
     run.check_size(first, args.scale or 1.0, predictor.minimum)
     make_folder(args.out, "--out")
     consistency = any(outputs.OUTPUTS[kind].needs_occlusion for kind in kinds)
+    print("computing; the first time it compiles, for half a minute or so", file=sys.stderr)
     source = itertools.chain([first], ahead)
     settings = dict(batch=args.batch, scale=args.scale, consistency=consistency, tiles=tiles)
     predicted = run.predict(predictor, source, **settings)

@@ -42,9 +42,11 @@ def pair_files(left: str, right: str) -> list[PairFiles]:
     for found, others, given, where in ((lefts, rights, left, right), (rights, lefts, right, left)):
         alone = sorted(set(found) - set(others))
         if alone:
-            more = f", nor have {len(alone) - 1} others" if len(alone) > 1 else ""
+            count = len(alone) - 1
+            more = f", nor have {count} others" if count > 1 else ", nor has 1 other" if count else ""
             free = sorted(set(others) - set(found))
-            names = f"; there: {', '.join(map(repr, free[:3]))}{', ...' if len(free) > 3 else ''}" if free else ""
+            there = (f"{name!r} ({others[name].name})" for name in free[:3])
+            names = f"; there: {', '.join(there)}{', ...' if len(free) > 3 else ''}" if free else ""
             how = "the file's name" if os.path.isdir(given) else "what stands for the wildcards"
             raise InputError(f"{found[alone[0]]} has no partner named {alone[0]!r} in {where}{more}: a name is {how}{names}")
     return [PairFiles(name or lefts[name].stem, lefts[name], rights[name]) for name in sorted(lefts)]
