@@ -244,12 +244,27 @@ def test_crowded_scenes_have_more_things_and_the_sparse_ones_are_as_before():
         assert np.isfinite(disparity).all() and disparity.min() >= 0 and disparity.max() <= 48
 
 
+def test_hazy_scenes_fade_with_distance():
+    """Beside the same scenes without the veil, which is drawn last: the far half loses contrast, the nearest keep it."""
+    hazy = dataclasses.replace(SyntheticConfig.named("hazy"), textures=25, ready_textures=20)
+    veiled, clear = make(hazy), make(dataclasses.replace(hazy, haze=0.0))
+    kept = {"far": [], "near": []}
+    for i in range(24):
+        disparity = clear[i]["disparity"]
+        np.testing.assert_array_equal(veiled[i]["disparity"], disparity)
+        grey = [data[i]["left"].mean(-1) for data in (veiled, clear)]
+        low, high = np.quantile(disparity, [0.5, 0.9])
+        for name, part in (("far", disparity <= low), ("near", disparity >= high)):
+            kept[name].append(grey[0][part].std() / max(grey[1][part].std(), 1))
+    assert np.median(kept["far"]) < 0.57 and np.median(kept["near"]) > 0.65
+
+
 def test_the_choice_of_scenes_has_a_say_in_the_fingerprint_unless_it_is_the_old_one():
     from bridgedepth_jax.data.sources import SyntheticOptions, open_source
 
     prints = {
         scenes: open_source("synthetic", "", synthetic=SyntheticOptions(scenes=scenes)).fingerprint
-        for scenes in ("sparse", "crowded")
+        for scenes in ("sparse", "crowded", "hazy")
     }
-    assert prints["sparse"] != prints["crowded"]
+    assert len(set(prints.values())) == 3
     assert open_source("synthetic", "", synthetic=SyntheticOptions()).fingerprint == prints["sparse"]

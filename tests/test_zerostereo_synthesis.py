@@ -17,6 +17,7 @@ from bridgedepth_jax.data.check import check
 from bridgedepth_jax.data.procedural import SyntheticConfig, SyntheticStereo
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.diffusion.config import UNetConfig
+from bridgedepth_jax.networks.diffusion.inpainting import Basis, make_inpainter, space_to_depth_codec
 from bridgedepth_jax.ops.forward_warp import forward_warp
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
 from bridgedepth_jax.systems.zerostereo.config import StereoGenConfig
@@ -237,6 +238,13 @@ def test_diffusion_fills_holes_the_same_in_any_order(photos, tmp_path, caplog):
         (alone,) = fill([scene(1)])
     np.testing.assert_array_equal(alone, both[1])
     assert "Compiling" not in caplog.text  # the last batch is as long as the others
+    odd = Scene(rng(5).uniform(0, 255, (33, 46, 3)), np.eye(33, 46) > 0, np.zeros((33, 46, 3), np.uint8), list, rng(5))
+    inpaint = make_inpainter(unet, space_to_depth_codec(), config.schedule, 2, basis=Basis(config.residual))
+    arrays = (odd.right[None] / 127.5 - 1, odd.hole[None], rng(7).standard_normal((1, 9, 12, 48)))
+    image, mask, start = (np.asarray(array, np.float32) for array in arrays)
+    whole = inpaint(params, image, mask, params["empty_prompt"][None], start).image[0]
+    (filled,) = fill([odd._replace(rng=rng(7))])  # padded, and cropped to where it was
+    assert np.abs(filled[odd.hole].astype(int) - whole[odd.hole]).max() <= 1
     for name in ("a.png", "wide.png"):  # another batch changes last bits of the samples, not what they are
         alone, together = (cv2.imread(str(tmp_path / of / "data" / name / "right.png")) for of in ("one", "pairs"))
         assert np.abs(alone.astype(int) - together).max() <= 1
