@@ -7,7 +7,8 @@ import pytest
 
 from bridgedepth_jax.convert.rules.bridgedepth_config import override_by_original
 from bridgedepth_jax.errors import InputError
-from bridgedepth_jax.store.checkpoint import expected_shapes, flatten
+from bridgedepth_jax.inference.stereo import DEFAULT_MODEL
+from bridgedepth_jax.store.checkpoint import expected_shapes, flatten, load_checkpoint
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.training.configfile import override, read_config
 from bridgedepth_jax.training.experiment import Experiment
@@ -177,3 +178,9 @@ def test_an_original_yaml_with_anything_else_is_refused(tmp_path, text, words):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(InputError, match=words):
         override_by_original(read_config(str(ROOT / "configs" / "default.py")), tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize("name", ["bridgedepth/own", "zerostereo/nano", "reciprocal/default_small"])
+def test_what_starts_from_the_default_model_is_of_its_kind(name):
+    model = Experiment.from_dict(read_config(name).to_dict()).model
+    assert model == load_checkpoint(DEFAULT_MODEL).config.replace(temperature=model.temperature)

@@ -13,7 +13,8 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.sharding import make_mesh
 from bridgedepth_jax.store.checkpoint import flatten
 from bridgedepth_jax.system import Teacher, find_system
-from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
+from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 from bridgedepth_jax.systems.reciprocal import bridgedepth, losses, networks
 from bridgedepth_jax.systems.reciprocal.config import ReciprocalTask, SingleNetConfig
 from bridgedepth_jax.systems.reciprocal.networks import View
@@ -124,8 +125,10 @@ def test_bridgedepth_learns_everywhere_but_in_its_monocular_branch():
     assert system.name == "bridgedepth"  # its checkpoints are BridgeDepth's
     task = ReciprocalTask(mirror=0.0, colour=0.0, bootstrap=5)
     assert system.objective is not None
-    objective = system.objective(tiny.MODEL, task, {})
-    weights = tiny.model_params()
+    model = tiny.MODEL.replace(sgm=SGMConfig(1, columns=2, dropped=0.0), upsampling=8, fusion=8)
+    objective = system.objective(model, task, {})
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+    weights = tiny.params(BridgeDepth(model), image, image)
     left, right = (np.stack([image, image[::-1]]) for image in tiny.images(32, 64))
     found = []
     for parts in (1, 2):
@@ -137,17 +140,25 @@ def test_bridgedepth_learns_everywhere_but_in_its_monocular_branch():
         found.append({name: float(value) for name, value in metrics.items()})
     gradients = {name: value for name, value in found[0].items() if name.startswith("gradient/")}
     assert not [name for name in gradients if name.startswith("gradient/mono/")]
-    for part in ("stereo_encoder/dpn", "infer_score_head", "infer_head", "refine_head", "mono_output", "align_1"):
+    for part in (
+        "stereo_encoder/dpn",
+        "infer_score_head",
+        "infer_head",
+        "refine_head",
+        "mono_output",
+        "align_1",
+        "fusion/choice",
+    ):
         assert max(value for name, value in gradients.items() if name.startswith(f"gradient/{part}")) > 0, part
     assert 0 < found[0]["occluded"] < 1 and all(np.isfinite(list(found[0].values())))
-    for name in ("loss", "scores", "proposals", "matching", "bootstrap"):
+    for name in ("loss", "scores", "choice", "proposals", "matching", "bootstrap"):
         np.testing.assert_allclose(found[0][name], found[1][name], rtol=2e-4, err_msg=name)
 
 
 def test_bridgedepth_as_a_student_of_stage_3():
     """By shapes alone, of the default model and the whole SingleNet."""
     system = find_system("bridgedepth-pairs")
-    nano, single = ModelConfig.nano(), SingleNetConfig.named("resnet18")
+    nano, single = ModelConfig.nano_sharp(), SingleNetConfig.named("resnet18")
     given = {"stereo": Teacher("bridgedepth", nano), "mono": Teacher("singlenet", single)}
     assert system.objective is not None
     objective = system.objective(nano, ReciprocalTask(stage="fusion"), given)
@@ -166,7 +177,7 @@ def test_bridgedepth_as_a_student_of_stage_3():
     _, metrics, _ = jax.eval_shape(
         make_step(objective, solver, make_mesh(1, jax.devices()[:1])), state, Frozen(fixed, shapes), batch
     )
-    assert {"data", "scores", "proposals", "matching", "mono"} <= set(metrics)
+    assert {"data", "scores", "choice", "proposals", "matching", "mono"} <= set(metrics)
     assert flatten(state.params).keys() == {name for name in flatten(shapes["stereo"]) if not name.startswith("mono/")}
     with pytest.raises(InputError, match="distil trains a monocular network"):
         bridgedepth.check(nano, ReciprocalTask(stage="distil"))

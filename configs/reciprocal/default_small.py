@@ -10,7 +10,7 @@ from bridgedepth_jax.configs.reciprocal import base
 
 
 def get_config() -> ConfigDict:
-    config = base.small("bridgedepth-pairs", "nano")
+    config = base.small("bridgedepth-pairs", "nano_sharp")
     config.init = "bridgedepth_jax/weights/nano"
     config.data.synthetic.size = 64
     config.task.stage = "fusion"
