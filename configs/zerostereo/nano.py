@@ -3,8 +3,8 @@
     bridgedepth data synthesize PHOTOS --out SET --depth field --inpaint runs/inpaint_nano/export --max-side 512
     bridgedepth train --config zerostereo/nano --workdir runs/zero_nano --config.data.root=SET --init WEIGHTS
 
-WEIGHTS are of the default model's kind: of a run of bridgedepth/nano_sharp, or the folder bridgedepth_jax/weights/nano. A set with labels of a
-random field has confidence 1 everywhere: task.loss then is the loss of labels with another name for it.
+WEIGHTS are of the default model's kind: of a run of bridgedepth/nano_sharp, or the folder bridgedepth_jax/weights/nano. A
+set with labels of a random field has confidence 1 everywhere: task.loss then is the loss of labels with another name for it.
 """
 
 from ml_collections import ConfigDict
