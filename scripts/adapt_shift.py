@@ -4,8 +4,8 @@
 
 Two other cameras, with other blur, noise, exposure and disparities: "narrow" is bright and sharp, its views so near each other
 that no disparity is above 8 px; of "noisy" the images are so dark and noisy that the photometric error is no smaller at the
-truth than at what the network says: nothing can be learnt there, and nothing must be exported. Only the held-out pairs keep their truth, for the table. Then the same list is given swapped, with one view moved
-down, and as noise: each must be refused.
+truth than at what the network says: nothing can be learnt there, and nothing must be exported. Only the held-out pairs keep
+their truth, for the table. Then the same list is given swapped, with one view moved down, and as noise: each must be refused.
 """
 
 import argparse
