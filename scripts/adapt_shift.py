@@ -1,11 +1,11 @@
 """Does adapting without ground truth help? Rendered pairs under another camera than the default model was trained for.
 
-    python scripts/adapt_shift.py --out runs/shift [--camera narrow] [--pairs 100] [--size 96x192] [--steps 600]
+    python scripts/adapt_shift.py --out runs/shift [--camera bright] [--pairs 100] [--size 96x192] [--steps 600]
 
-Two other cameras, with other blur, noise, exposure and disparities: "narrow" is bright and sharp, its views so near each other
-that no disparity is above 8 px; of "noisy" the images are so dark and noisy that the photometric error is no smaller at the
-truth than at what the network says: nothing can be learnt there, and nothing must be exported. Only the held-out pairs keep
-their truth, for the table. Then the same list is given swapped, with one view moved down, and as noise: each must be refused.
+Two other cameras, with other blur, noise, exposure and disparities: "bright" is overexposed and sharp, and sees large
+disparities alone; of "noisy" the images are so dark and noisy that the photometric error is no smaller at the truth than at
+what the network says: nothing can be learnt there, and nothing must be exported. Only the held-out pairs keep their truth, for
+the table. Then the same list is given swapped, with one view moved down, and as noise: each must be refused.
 """
 
 import argparse
@@ -29,8 +29,9 @@ from bridgedepth_jax.errors import command
 
 HELD_OUT = 0.2
 COMMON = dict(sharpen=0.0, noise=1.0, misaligned=0.0, near=(0.5, 0.97))
-CAMERAS = {
-    "narrow": (8.0, dict(level=(150.0, 190.0), blur=(0.0, 0.3), read_noise=(0.6, 1.2), shot_noise=(0.06, 0.12), asymmetry=0.0)),
+CAMERAS = {  # name: the largest disparity, pixels, and what differs from SyntheticConfig
+    "bright": (40.0, dict(level=(230.0, 245.0), level_gain=(2.0, 6.0), level_curve=(1.0, 1.0), blur=(0.0, 0.5),
+                          read_noise=(0.1, 0.3), shot_noise=(0.0, 0.02), asymmetry=0.0, jpeg=0.0)),
     "noisy": (40.0, dict(level=(25.0, 45.0), level_gain=(0.2, 1.0), blur=(1.3, 1.9), read_noise=(3.0, 5.0),
                          shot_noise=(0.3, 0.5), asymmetry=0.3)),
 }  # fmt: skip
@@ -77,7 +78,7 @@ def adapt(*arguments: str) -> int:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/shift"))
-    parser.add_argument("--camera", choices=CAMERAS, default="narrow")
+    parser.add_argument("--camera", choices=CAMERAS, default="bright")
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--size", default="96x192")
     parser.add_argument("--steps", type=int, default=600)

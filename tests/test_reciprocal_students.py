@@ -12,12 +12,12 @@ from bridgedepth_jax.data import DataConfig
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.sharding import make_mesh
 from bridgedepth_jax.store.checkpoint import flatten
-from bridgedepth_jax.system import Teacher, find_system
-from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
-from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
+from bridgedepth_jax.system import Rows, Teacher, find_system
+from bridgedepth_jax.systems.bridgedepth.config import ModelConfig
 from bridgedepth_jax.systems.reciprocal import bridgedepth, losses, networks
 from bridgedepth_jax.systems.reciprocal.config import ReciprocalTask, SingleNetConfig
-from bridgedepth_jax.systems.reciprocal.networks import View
+from bridgedepth_jax.systems.reciprocal.losses import Output
+from bridgedepth_jax.systems.reciprocal.networks import Pass, View
 from bridgedepth_jax.systems.reciprocal.stereonet import normalize
 from bridgedepth_jax.training.config import SolverConfig
 from bridgedepth_jax.training.experiment import Experiment
@@ -125,10 +125,8 @@ def test_bridgedepth_learns_everywhere_but_in_its_monocular_branch():
     assert system.name == "bridgedepth"  # its checkpoints are BridgeDepth's
     task = ReciprocalTask(mirror=0.0, colour=0.0, bootstrap=5)
     assert system.objective is not None
-    model = tiny.MODEL.replace(sgm=SGMConfig(1, columns=2, dropped=0.0), upsampling=8, fusion=8)
-    objective = system.objective(model, task, {})
-    image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    weights = tiny.params(BridgeDepth(model), image, image)
+    objective = system.objective(tiny.MODEL, task, {})
+    weights = tiny.model_params()
     left, right = (np.stack([image, image[::-1]]) for image in tiny.images(32, 64))
     found = []
     for parts in (1, 2):
@@ -140,18 +138,10 @@ def test_bridgedepth_learns_everywhere_but_in_its_monocular_branch():
         found.append({name: float(value) for name, value in metrics.items()})
     gradients = {name: value for name, value in found[0].items() if name.startswith("gradient/")}
     assert not [name for name in gradients if name.startswith("gradient/mono/")]
-    for part in (
-        "stereo_encoder/dpn",
-        "infer_score_head",
-        "infer_head",
-        "refine_head",
-        "mono_output",
-        "align_1",
-        "fusion/choice",
-    ):
+    for part in ("stereo_encoder/dpn", "infer_score_head", "infer_head", "refine_head", "mono_output", "align_1"):
         assert max(value for name, value in gradients.items() if name.startswith(f"gradient/{part}")) > 0, part
     assert 0 < found[0]["occluded"] < 1 and all(np.isfinite(list(found[0].values())))
-    for name in ("loss", "scores", "choice", "proposals", "matching", "bootstrap"):
+    for name in ("loss", "scores", "proposals", "matching", "bootstrap"):
         np.testing.assert_allclose(found[0][name], found[1][name], rtol=2e-4, err_msg=name)
 
 
@@ -177,7 +167,7 @@ def test_bridgedepth_as_a_student_of_stage_3():
     _, metrics, _ = jax.eval_shape(
         make_step(objective, solver, make_mesh(1, jax.devices()[:1])), state, Frozen(fixed, shapes), batch
     )
-    assert {"data", "scores", "choice", "proposals", "matching", "mono"} <= set(metrics)
+    assert {"data", "scores", "proposals", "matching", "mono"} <= set(metrics)
     assert flatten(state.params).keys() == {name for name in flatten(shapes["stereo"]) if not name.startswith("mono/")}
     with pytest.raises(InputError, match="distil trains a monocular network"):
         bridgedepth.check(nano, ReciprocalTask(stage="distil"))
@@ -218,6 +208,34 @@ def test_the_search_ends_after_its_steps():
             state, metrics, _ = step(state, Frozen({}, {}), {"left": left, "right": right})
             data.append(float(metrics["data"]))
     assert data[2] > data[0] + 0.1 and abs(data[3] - data[1]) < 1e-5
+
+
+def test_what_is_hidden_is_kept_as_it_was_before(monkeypatch):
+    """The log-L1 to the frozen teacher over occluded pixels, and these alone."""
+    from bridgedepth_jax.systems.reciprocal import stages
+
+    left, right = 255 * noise(1, 16, 32, 3), 255 * noise(1, 16, 32, 3, seed=1)
+    disparity, other, known = (4 * noise(1, 16, 32, seed=seed) for seed in (2, 3, 4))
+    student = networks.Network(
+        2, lambda *_: Pass((Output(jnp.asarray(disparity), 1.0),), jnp.asarray(disparity), {}), lambda *_: jnp.asarray(other)
+    )
+    monkeypatch.setattr(stages, "stereo_teacher", lambda name, teacher: lambda weights, left, right: weights + known)
+    rows = Rows(jnp.arange(1), 1, jnp.int32(0), {"augment": jax.random.key(0)}, lambda name, value: value, ())
+    found, hidden = [], None
+    for keep in (0.0, 0.5):
+        task = ReciprocalTask(mirror=0.0, colour=0.0, keep=keep)
+        teachers = {"stereo": Teacher("any", None)} if keep else {}
+        objective = stages.objective(student, task, teachers)
+        batch = {"left": jnp.asarray(left), "right": jnp.asarray(right)}
+        value, result = objective.loss({"w": jnp.zeros(())}, {"stereo": jnp.zeros(())}, batch, None, rows)
+        found.append(float(value))
+        hidden = np.asarray(result.shown["occluded"])
+    assert 0 < hidden.mean() < 1
+    np.testing.assert_allclose(found[1] - found[0], 0.5 * np.log1p(np.abs(disparity - known))[hidden].mean(), rtol=1e-4)
+    with pytest.raises(InputError, match="expected stereo"):
+        stages.objective(student, ReciprocalTask(keep=0.5), {})
+    with pytest.raises(InputError, match=r"task.keep = 0.5: only stage photometric"):
+        ReciprocalTask(stage="distil", keep=0.5)
 
 
 def test_the_matching_loss_wants_the_correlation_where_the_search_found_it():

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 STUDENTS = {"bridgedepth": "bridgedepth-pairs", "stereonet": "stereonet"}  # kinds of checkpoints: who trains them
 MONO = "singlenet"
 WIDTH = 1024  # pixels, of the paper's images: smoothness counts differences a pixel, so narrower ones take less of it
+KEEP = 0.1  # weight of what the network said before, where the views do not agree: there the pairs teach nothing
 ALIKE = 0.2  # share of the pairs in which matches must be found: dark or small ones have few
 CHECKED = 200  # pairs of a list that are looked at before training
 BETTER = 0.99  # error after over error before, at most, to be worth exporting
@@ -274,7 +275,7 @@ def adapt(pairs: Sequence[Pair], init: str | Path, workdir: Path, config: AdaptC
     best, stages = folder, []
     student = STUDENTS[loaded.kind]
     watch = functools.partial(_Watch, judge, config=config, kind=loaded.kind, model=loaded.config)
-    found = run("stage1", student, loaded.config, "photometric", best, watch=watch)
+    found = run("stage1", student, loaded.config, "photometric", best, watch=watch, teachers={"stereo": folder})
     stages.append(judge.compare(judge.look(load_checkpoint(found).params)) if found else {})
     best = found or best
     if config.stages == 3:
@@ -327,7 +328,11 @@ def _stage(
     experiment = Experiment(
         system=student,
         model=model,
-        task=ReciprocalTask(stage=stage, smoothness=losses.SMOOTHNESS * size[1] / WIDTH),
+        task=ReciprocalTask(
+            stage=stage,
+            keep=KEEP if teachers and stage == "photometric" else 0.0,
+            smoothness=losses.SMOOTHNESS * size[1] / WIDTH,
+        ),
         data=data,
         solver=SolverConfig(
             max_iter=config.steps,

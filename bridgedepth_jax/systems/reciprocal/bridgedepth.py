@@ -2,10 +2,9 @@
 
 Its candidates and the estimate between its stages are chosen without gradient, so a photometric loss on its disparities trains
 heads and alignment around given proposals. The rest learns from the supervised losses with its own disparity as truth, where
-both views agree (stage 3: the fused one, everywhere), and the scores of the candidates, those of the last choice too, from the
-photometric error of each. So it starts from trained weights; from nothing those labels are noise.
-B batch, H W an image's sides, h w those at 1/8, N candidates, D disparity levels, M coarse outputs,
-K choices of a pixel.
+both views agree (stage 3: the fused one, everywhere), and the scores of the candidates from the photometric error of each. So
+it starts from trained weights; from nothing those labels are noise.
+B batch, H W an image's sides, h w those at 1/8, N candidates, D disparity levels, M coarse outputs.
 """
 
 from collections.abc import Mapping
@@ -80,9 +79,6 @@ def network(config: ModelConfig, task: ReciprocalTask) -> Network:
         }
         value = scores + task.pseudo * sum(pseudo.values())
         metrics = {"scores": scores, **pseudo}
-        if found.raw.choices is not None:
-            metrics["choice"] = candidates_loss(found.raw.choices, found.raw.choice_logits, view)
-            value = value + metrics["choice"]
         if task.bootstrap:
             first = matching_loss(found.raw.prob, view.left, view.right, rows.total)
             metrics["bootstrap"] = jnp.where(rows.step < task.bootstrap, first, 0)
@@ -94,21 +90,15 @@ def network(config: ModelConfig, task: ReciprocalTask) -> Network:
 
 def coarse_loss(output: Any, view: View, shares: tuple[float, ...]) -> Array:
     """Of each coarse output the photometric error of its candidates, weighted by their scores: what trains these."""
-    outputs = zip(output.coarse_disparities, output.logits, shares, strict=True)
-    return sum(
-        (share * candidates_loss(disparities, logits, view) for disparities, logits, share in outputs),
-        start=jnp.zeros((), view.left.dtype),
-    )
-
-
-def candidates_loss(disparities: Float[Array, "B H W K"], logits: Float[Array, "B H W K"], view: View) -> Array:
-    """The photometric error of candidates, pixels, weighted by their scores; the mean over what both views see."""
-    weight = softmax(logits)
-    error = sum(
-        weight[..., k] * losses.photometric(view.left, warp_rows(view.right, disparities[..., k]))
-        for k in range(disparities.shape[-1])
-    )
-    return losses.masked_mean(jnp.asarray(error), view.occluded, view.visible)
+    total = jnp.zeros((), view.left.dtype)
+    for disparities, logits, share in zip(output.coarse_disparities, output.logits, shares, strict=True):
+        weight = softmax(logits)
+        error = sum(
+            weight[..., n] * losses.photometric(view.left, warp_rows(view.right, disparities[..., n]))
+            for n in range(disparities.shape[-1])
+        )
+        total = total + share * losses.masked_mean(jnp.asarray(error), view.occluded, view.visible)
+    return total
 
 
 def matching_loss(

@@ -94,6 +94,9 @@ class ReciprocalTask:
     search_range: float = 64.0  # pixels, the largest disparity that the search tries
     search_scale: int = 2  # it looks at images averaged over so many pixels a side
     image_pyramid: bool = False  # compares each scale's disparity on images of its own size, not at full size
+    keep: float = (
+        0.0  # photometric: weight of the log-L1, where both views do not agree, to what a frozen teacher `stereo` says
+    )
     pseudo: float = 1.0  # BridgeDepth: weight of its supervised losses on its own visible disparities
     bootstrap: int = 0  # BridgeDepth: first steps that also train its matching distribution on the photometric error
 
@@ -101,10 +104,12 @@ class ReciprocalTask:
         for name in ("mirror", "colour"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"task.{name} = {getattr(self, name)}, expected a probability")
-        counts = ("occlusion_warmup", "search", "pseudo", "bootstrap")
+        counts = ("occlusion_warmup", "search", "keep", "pseudo", "bootstrap")
         for name in ("smoothness", *counts, *(("alpha",) if self.alpha is not None else ())):
             if getattr(self, name) < 0:
                 raise InputError(f"task.{name} = {getattr(self, name)}, expected 0 or more")
+        if self.keep and self.stage != "photometric":
+            raise InputError(f"task.keep = {self.keep}: only stage photometric keeps what it cannot see, expected 0")
         if self.search_scale < 1 or self.search_range < self.search_scale:
             raise InputError(
                 f"task.search_range = {self.search_range}, task.search_scale = {self.search_scale}: expected at least one level"

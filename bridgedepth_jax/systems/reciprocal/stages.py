@@ -32,7 +32,7 @@ from bridgedepth_jax.systems.reciprocal.networks import (
     stereo_teacher,
 )
 
-TEACHERS = {"photometric": (), "distil": ("stereo",), "fusion": ("stereo", "mono")}
+TEACHERS: dict[str, tuple[str, ...]] = {"photometric": (), "distil": ("stereo",), "fusion": ("stereo", "mono")}
 OPTIONS = {"stereo": "--teacher", "mono": "--mono"}  # of `bridgedepth train`
 VIEWS = {"photometric": (1, 2), "distil": (1,), "fusion": (2,)}  # that a student of the stage looks at
 
@@ -62,10 +62,11 @@ def objective(
     if network.views not in VIEWS[task.stage]:
         kind = "a stereo network" if 2 in VIEWS[task.stage] else "a monocular network"
         raise InputError(f"task.stage = {task.stage} trains {kind}, this system is none")
-    if set(teachers) != set(TEACHERS[task.stage]):
+    wanted = ("stereo",) if task.keep else TEACHERS[task.stage]
+    if set(teachers) != set(wanted):
         raise InputError(
             f"task.stage = {task.stage}: teachers {', '.join(sorted(teachers)) or 'none'},"
-            f" expected {', '.join(f'{name} ({OPTIONS[name]})' for name in TEACHERS[task.stage]) or 'none'}"
+            f" expected {', '.join(f'{name} ({OPTIONS[name]})' for name in wanted) or 'none'}"
         )
     stage = {"photometric": _photometric, "distil": _distil, "fusion": _fusion}[task.stage](network, task, teachers)
 
@@ -105,7 +106,9 @@ def _visible(occluded: Array, dtype: Any, rows: Rows) -> Array:
 
 
 def _photometric(network: Network, task: ReciprocalTask, teachers: Mapping[str, Teacher]) -> _Stage:
-    def stage(weights: Weights, found: Pass, _: Any, clean: Any, seen: Any, rows: Rows) -> _Judged:
+    before = stereo_teacher("stereo", teachers["stereo"]) if task.keep else None
+
+    def stage(weights: Weights, found: Pass, frozen: Any, clean: Any, seen: Any, rows: Rows) -> _Judged:
         left, right = (view / 255 for view in clean)
         disparity = jax.lax.stop_gradient(found.full)
         check = lambda: losses.occlusion(disparity, other_view(network, weights, seen, rows), task.occlusion_alpha)
@@ -119,6 +122,11 @@ def _photometric(network: Network, task: ReciprocalTask, teachers: Mapping[str, 
         else:
             data = losses.photometric_data(left, right, occluded, visible)
         total = losses.over_scales(found.outputs, left, data, rows.total, task.smoothness, pyramid=task.image_pyramid)
+        if before is not None:
+            known = before(frozen["stereo"], *clean).astype(left.dtype)
+            hidden = rows.across("hidden", jnp.sum(occluded, dtype=left.dtype))
+            kept = losses.over_scales(found.outputs, left, losses.distillation_data(known, ~occluded, hidden), rows.total, 0.0)
+            total = total._replace(loss=total.loss + task.keep * kept.data)
         if task.search:
             pull = _pull(found, left, right, task, rows)
             total = total._replace(loss=total.loss + pull, data=total.data + pull)
