@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.data.crop = (128, 192)
     config.data.synthetic.update(max_disparity=40.0, clean=True)
     augment(config)
-    config.solver.update(max_iter=3000, batch_size=4, base_lr=1e-3, weight_decay=0.01, average=0.995)
+    config.solver.update(max_iter=6000, batch_size=4, base_lr=1e-3, weight_decay=0.01, average=0.995)
     config.run.update(latest_every=200, images_every=1000)
     config.eval.update(datasets=(), every=0)
     return config
