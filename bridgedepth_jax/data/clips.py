@@ -1,7 +1,7 @@
 """Frames of procedural clips as training samples (spec `video.md` section 6; the clips: `procedural/clips.py`).
 
-A clip is rendered when it is first asked for and stays in memory, in each process that reads: an epoch after the first costs
-no rendering. F frames of a sample, h w the crop's sides.
+A view is rendered when it is first asked for and stays in memory, in each process that reads: later epochs render little.
+F frames of a sample, h w the crop's sides.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from bridgedepth_jax.data.procedural.clips import SyntheticClips
+from bridgedepth_jax.data.procedural.clips import Plane3, SyntheticClips, draw
 from bridgedepth_jax.errors import InputError
 
-PIXEL_BYTES = 3 + 4  # of a clip in memory: colours and depth
+SPAN_VIEWS = 4  # of a clip, evenly apart, whose depths give its range
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipOptions:
-    """The set `clips`. What is kept needs size * views * height * width * 7 bytes, in each process that reads."""
+    """The set `clips`. What is kept grows to size * views * height * width * 7 bytes, in each process that reads."""
 
     size: int = 512  # clips in an epoch
     views: int = 64  # of a clip
@@ -43,8 +43,25 @@ class ClipOptions:
                 raise InputError(f"data.clips.{name} = {getattr(self, name)}, expected a probability")
 
 
-class ClipSource(Sequence[dict[str, Any]]):
-    """Clips of (seed, index), kept once they are rendered; a worker process receives only numbers."""
+class Clip:
+    """One clip, whose views are rendered when they are asked for."""
+
+    def __init__(self, camera: np.ndarray, planes: list[Plane3], pose: np.ndarray, size: tuple[int, int]) -> None:
+        self.K, self.pose, self._planes, self._size = camera, pose, planes, size
+        self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        marks = np.unique(np.linspace(0, len(pose) - 1, SPAN_VIEWS).round().astype(int))
+        inverse = 1 / np.stack([self.view(v)[1] for v in marks.tolist()])
+        self.span = np.array([inverse.min(), inverse.max()], np.float32)
+
+    def view(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """(image, depth)."""
+        if number not in self._views:
+            self._views[number] = draw(self._planes, self.K, np.linalg.inv(self.pose[number]), number, *self._size)[:2]
+        return self._views[number]
+
+
+class ClipSource(Sequence[Clip]):
+    """Clips of (seed, index), kept once they are opened; a worker process receives only numbers."""
 
     def __init__(self, options: ClipOptions, crop: tuple[int, int], seed: int) -> None:
         self.options, self._crop = options, crop
@@ -52,19 +69,16 @@ class ClipSource(Sequence[dict[str, Any]]):
         parts = [options.size, options.views, self._seed, list(crop)]
         self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         self._renderer: SyntheticClips | None = None
-        self._kept: dict[int, dict[str, Any]] = {}
+        self._kept: dict[int, Clip] = {}
 
     def __len__(self) -> int:
         return self.options.size
 
-    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
+    def __getitem__(self, index: int) -> Clip:  # type: ignore[override]
         if index not in self._kept:
             if self._renderer is None:
                 self._renderer = SyntheticClips(*self._crop, self.options.views, seed=self._seed, photos=False)
-            clip = self._renderer[index]
-            inverse = 1 / clip["depth"]
-            span = np.array([inverse.min(), inverse.max()], np.float32)
-            self._kept[index] = {name: clip[name] for name in ("image", "depth", "K", "pose", "name")} | {"span": span}
+            self._kept[index] = Clip(*self._renderer.open(index), self._crop)
         return self._kept[index]
 
     def __getstate__(self) -> dict:
@@ -78,11 +92,11 @@ def clip_shapes(options: ClipOptions, crop: tuple[int, int]) -> dict[str, tuple[
     return {"image": ((*size, 3), np.uint8), "depth": (size, np.float32), **matrices, "span": ((2,), np.float32)}
 
 
-def clip_example(clip: dict[str, Any], options: ClipOptions, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def clip_example(clip: Clip, options: ClipOptions, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Some frames of a clip, evenly apart, perhaps mirrored or backwards.
 
     image (F, h, w, 3) uint8; depth (F, h, w) float32 metres; K (3, 3); pose (F, 4, 4) camera to world; span (2,): least and
-    largest inverse depth of the whole clip. All draws are made first, in a fixed order.
+    largest inverse depth of the clip, from some of its views. All draws are made first, in a fixed order.
     """
     low, high = options.apart
     draws = rng.random(4)
@@ -92,7 +106,8 @@ def clip_example(clip: dict[str, Any], options: ClipOptions, rng: np.random.Gene
     chosen = first + apart * np.arange(options.frames)
     if draws[2] < options.reverse:
         chosen = chosen[::-1]
-    image, depth, pose, camera = clip["image"][chosen], clip["depth"][chosen], clip["pose"][chosen], clip["K"]
+    image, depth = (np.stack(part) for part in zip(*(clip.view(v) for v in chosen.tolist()), strict=True))
+    pose, camera = clip.pose[chosen], clip.K
     if draws[3] < options.mirror:
         image, depth = image[:, :, ::-1], depth[:, :, ::-1]
         turn = np.diag([-1.0, 1, 1, 1])
@@ -103,5 +118,5 @@ def clip_example(clip: dict[str, Any], options: ClipOptions, rng: np.random.Gene
         "depth": np.ascontiguousarray(depth),
         "K": camera.astype(np.float32),
         "pose": pose.astype(np.float32),
-        "span": clip["span"],
+        "span": clip.span,
     }

@@ -2,7 +2,8 @@
 
     bridgedepth train --config stereodiff/pairs_tiny --workdir runs/pairs_tiny
 
-Both point maps of frames 1 to 9 apart, 96 x 128 pixels, DUSt3R's loss. 384 clips are rendered once and kept: 2 GB of memory.
+Both point maps of frames 1 to 9 apart, 96 x 128 pixels, DUSt3R's loss. Views of 384 clips are
+rendered once and kept: up to 2 GB of memory.
 """
 
 import dataclasses

@@ -3,7 +3,8 @@
     bridgedepth train --config stereodiff/video_tiny --workdir runs/video_tiny
 
 The first 1,000 steps are the autoencoder's, the others those of U-Net and image encoder; 12 frames of 96 x 128 pixels, true
-disparity alone. 384 clips are rendered once and kept: 2 GB of memory.
+disparity alone. Views of 384 clips are
+rendered once and kept: up to 2 GB of memory.
 """
 
 import dataclasses
