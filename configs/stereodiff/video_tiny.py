@@ -2,7 +2,7 @@
 
     bridgedepth train --config stereodiff/video_tiny --workdir runs/video_tiny
 
-The first 1,000 steps are the autoencoder's, the others those of U-Net and image encoder; 12 frames of 96 x 128 pixels, true
+The first 600 steps are the autoencoder's, the others those of U-Net and image encoder; 12 frames of 96 x 128 pixels, true
 disparity alone. Views of 384 clips are
 rendered once and kept: up to 2 GB of memory.
 """
@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(dataclasses.asdict(VideoDiffusionConfig.tiny()))
     clips(config)
     config.data.clips.update(frames=12, apart=(1, 2))
-    config.solver.update(max_iter=4000, batch_size=2, base_lr=1e-3, weight_decay=0.01, weight_decay_norm=0.0, average=0.995)
+    config.task.update(autoencoder_steps=600, decoded=4)
+    config.solver.update(max_iter=1600, batch_size=2, base_lr=1e-3, weight_decay=0.01, weight_decay_norm=0.0, average=0.995)
     config.run.images_every = 0
     return config

@@ -46,16 +46,16 @@ class VideoDiffusionConfig:
         """
         return cls(
             VideoUNetConfig(
-                block_out_channels=(32, 64, 64),
+                block_out_channels=(24, 40, 40),
                 cross_attention=(False, True, True),
                 layers_per_block=1,
                 attention_heads=(2, 4, 4),
                 cross_attention_dim=32,
                 addition_time_embed_dim=16,
-                norm_num_groups=16,
+                norm_num_groups=8,
             ),
             VideoAutoencoderConfig(
-                block_out_channels=(16, 32, 32), layers_per_block=1, norm_num_groups=16, scaling_factor=1.0
+                block_out_channels=(8, 16, 32), layers_per_block=1, norm_num_groups=8, scaling_factor=1.0
             ),
             ImageEncoderConfig(32, 64, 2, 2, 112, 14, 32),
         )
