@@ -36,7 +36,7 @@ class ClipOptions:
             raise InputError(f"data.clips.size = {self.size}, frames = {self.frames}, expected at least 1 of each")
         if not 1 <= low <= high or (self.frames - 1) * low >= self.views:
             raise InputError(
-                f"data.clips.apart = {self.apart}: {self.frames} frames do not fit in {self.views} views, expected 1 <= low <= high"
+                f"data.clips.apart = {self.apart}: expected 1 <= low <= high, and {self.frames} frames in {self.views} views"
             )
         for name in ("mirror", "reverse"):
             if not 0 <= getattr(self, name) <= 1:

@@ -54,9 +54,7 @@ class VideoDiffusionConfig:
                 addition_time_embed_dim=16,
                 norm_num_groups=8,
             ),
-            VideoAutoencoderConfig(
-                block_out_channels=(8, 16, 32), layers_per_block=1, norm_num_groups=8, scaling_factor=1.0
-            ),
+            VideoAutoencoderConfig(block_out_channels=(8, 16, 32), layers_per_block=1, norm_num_groups=8, scaling_factor=1.0),
             ImageEncoderConfig(32, 64, 2, 2, 112, 14, 32),
         )
 

@@ -36,10 +36,10 @@ def pair_truth(batch: Batch, far: float) -> Any:
     depth, (height, width) = batch["depth"][:, :2], batch["depth"].shape[2:]
     valid = jnp.isfinite(depth) & (depth > 0) & (depth < far)
     depth = jnp.where(valid, depth, 1)
-    x, y = jnp.meshgrid(jnp.arange(width, dtype=depth.dtype), jnp.arange(height, dtype=depth.dtype))
     focal, centre = batch["K"][:, (0, 1), (0, 1)], batch["K"][:, :2, 2]
-    flat = lambda v: v[:, None, None, None]
-    rays_x, rays_y = (x - flat(centre[:, 0])) / flat(focal[:, 0]), (y - flat(centre[:, 1])) / flat(focal[:, 1])
+    x, y = jnp.arange(width, dtype=depth.dtype), jnp.arange(height, dtype=depth.dtype)
+    rays_x = ((x[None] - centre[:, :1]) / focal[:, :1])[:, None, None, :]
+    rays_y = ((y[None] - centre[:, 1:]) / focal[:, 1:])[:, None, :, None]
     points = jnp.stack([rays_x * depth, rays_y * depth, depth], axis=-1)
     pose = batch["pose"]
     world = jnp.einsum("bij,bhwj->bhwi", pose[:, 1, :3, :3], points[:, 1], precision="highest")
@@ -128,6 +128,7 @@ def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, 
     from bridgedepth_jax.networks.video.autoencoder import AutoencoderKLTemporalDecoder
     from bridgedepth_jax.networks.video.clip import FrameEncoder
     from bridgedepth_jax.networks.video.unet import UNetSpatioTemporalConditionModel
+    from bridgedepth_jax.systems.stereodiff.losses import edm_error
     from bridgedepth_jax.systems.stereodiff.refine import AUGMENTATION, TIME_IDS
 
     no_teachers(teachers)
@@ -178,11 +179,9 @@ def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, 
         ids = jnp.tile(jnp.asarray([TIME_IDS], jnp.float32), (len(images), 1))
         sample = jnp.concatenate([noisy / root, condition], axis=-1)
         v: Any = unet.apply({"params": weights["unet"]}, sample, log_sigma / 4, context, ids)
-        clean = noisy / jnp.square(root) - v * sigma / root
-        wrong = jnp.mean(jnp.square(root / sigma * (clean - latent)), axis=(1, 2, 3, 4))
-        value = jnp.sum(wrong) / counts
-        plain = jnp.sum(jnp.mean(jnp.square(clean - latent), axis=(1, 2, 3, 4))) / counts
-        return value, {"edm": value, "latent_error": plain}
+        wrong = jnp.mean(edm_error(v, noisy, latent, sigma), axis=(1, 2, 3, 4))
+        value, share = jnp.sum(wrong) / counts, (jnp.square(sigma) / (jnp.square(sigma) + 1)).reshape(-1)
+        return value, {"edm": value, "latent_error": jnp.sum(wrong * share) / counts}
 
     names = ("disparity_error", "disparity_square", "image_error", "image_square", "edm", "latent_error")
 
