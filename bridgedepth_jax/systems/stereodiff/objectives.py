@@ -139,7 +139,8 @@ def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, 
         """Of images (B, F, H, W, 3)."""
         flat = images.reshape(-1, *images.shape[2:])
         raw = vae.apply({"params": weights["vae"]}, flat, method=lambda module, x: module.quant_conv(module.encoder(x)))
-        return Gaussian.of(raw.reshape(*images.shape[:2], *raw.shape[1:]))  # type: ignore[union-attr]
+        found: Any = Gaussian.of(raw)  # type: ignore[arg-type]
+        return Gaussian(*(part.reshape(*images.shape[:2], *part.shape[1:]) for part in found))
 
     def normal(key: Array, rows: Rows, shape: tuple[int, ...]) -> Array:
         """A row's draw depends on its number in the batch alone."""
