@@ -147,6 +147,11 @@ def test_samples_keep_their_geometry(mirrored, backwards):
     near = np.abs(sample["depth"][0][v[inside], u[inside]] / points[..., 2][inside] - 1)
     assert np.median(near) < 0.02
     np.testing.assert_allclose(truth.points1[0, ..., 2], sample["depth"][0], rtol=1e-6)
+    plain = clip_example(source[index], options, Draws(0, 0.4, 1 - backwards, 1))
+    plain = objectives.pair_truth({name: jnp.asarray(value)[None] for name, value in plain.items()}, 70.0)
+    for one, two in ((truth.points1, plain.points1), (truth.points2, plain.points2)):
+        same = np.asarray(one)[0, :, ::-1] * np.array([-1, 1, 1]) if mirrored else np.asarray(one)[0]
+        np.testing.assert_allclose(same, two[0], atol=1e-5)
 
 
 def test_samples_are_a_function_of_their_position_and_their_frames_evenly_apart():
@@ -220,6 +225,22 @@ def test_parts_of_a_batch_give_the_step_of_the_whole(system, task, steps):
             np.testing.assert_allclose(value, there[name], atol=2e-5 * largest, err_msg=f"{step} {name}")
         for name in ("loss", "grad_norm"):
             assert second[name] == pytest.approx(first[name], rel=1e-4), (step, name)
+
+
+def test_the_shapes_of_a_step_of_the_video_model():
+    """Traced, not compiled: both stages, with every annotation of shapes checked."""
+    experiment = experiment_of("depthcrafter", TASK, frames=3)
+    objective = experiment.objective()
+    state, frozen = experiment.abstract_state(objective)
+    batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in batch_shapes(experiment.data).items()}
+    run = make_step(objective, experiment.solver, make_mesh(1, jax.devices()[:1]))
+    after, metrics, _ = jax.eval_shape(run, state, Frozen(frozen, {}), batch)
+    assert jax.tree.map(jnp.shape, after.params) == jax.tree.map(jnp.shape, state.params)
+    assert {"edm", "latent_error", "disparity_square", "image_error"} <= set(metrics)
+    weights = {**state.params}
+    assert objective.health is not None
+    sizes = jax.eval_shape(objective.health, weights, batch)
+    assert all(size.shape == () for size in sizes.values())
 
 
 @pytest.mark.slow

@@ -135,12 +135,13 @@ def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, 
     vae, unet = AutoencoderKLTemporalDecoder(config.vae), UNetSpatioTemporalConditionModel(config.unet)
     clip, scaling = FrameEncoder(config.image_encoder), config.vae.scaling_factor
 
-    def moments(weights: Weights, images: Array) -> Gaussian:
-        """Of images (B, F, H, W, 3)."""
+    def moments(weights: Weights, images: Array) -> tuple[Array, Array]:
+        """Mean and log variance of the latents of images (B, F, H, W, 3)."""
         flat = images.reshape(-1, *images.shape[2:])
         raw = vae.apply({"params": weights["vae"]}, flat, method=lambda module, x: module.quant_conv(module.encoder(x)))
         found: Any = Gaussian.of(raw)  # type: ignore[arg-type]
-        return Gaussian(*(part.reshape(*images.shape[:2], *part.shape[1:]) for part in found))
+        mean, logvar = (part.reshape(*images.shape[:2], *part.shape[1:]) for part in found)
+        return mean, logvar
 
     def normal(key: Array, rows: Rows, shape: tuple[int, ...]) -> Array:
         """A row's draw depends on its number in the batch alone."""
@@ -151,12 +152,13 @@ def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, 
         images, disparity = batch["image"][:, frames].astype(jnp.float32) / 127.5 - 1, disparity_of(batch)[:, frames]
         value, metrics = jnp.zeros(()), {}
         for name, clips in (("disparity", disparity), ("image", images)):
-            found = moments(weights, clips)
-            latent = found.sample(normal(jax.random.fold_in(rows.keys["noise"], len(name)), rows, found.mean.shape[1:]))
+            mean, logvar = moments(weights, clips)
+            noise = normal(jax.random.fold_in(rows.keys["noise"], len(name)), rows, mean.shape[1:])
+            latent = mean + jnp.exp(logvar / 2) * noise
             decoded: Any = vae.apply({"params": weights["vae"]}, latent, method="decode")
             error = jnp.sum(jnp.mean(jnp.abs(decoded - clips), axis=(1, 2, 3, 4))) / counts
-            kl = (jnp.square(found.mean) + jnp.square(found.std) - 1 - found.logvar) / 2
-            square = jnp.sum(jnp.mean(jnp.square(scaling * found.mean), axis=(1, 2, 3, 4))) / counts
+            kl = (jnp.square(mean) + jnp.exp(logvar) - 1 - logvar) / 2
+            square = jnp.sum(jnp.mean(jnp.square(scaling * mean), axis=(1, 2, 3, 4))) / counts
             whole = rows.across(f"square_{name}", square)
             # The gradient is that of (whole - 1)^2 over the global batch, the value a part's share of twice as much.
             held = 2 * jax.lax.stop_gradient(whole - 1) * square
@@ -168,8 +170,8 @@ def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, 
         images = batch["image"].astype(jnp.float32) / 127.5 - 1
         still = {"vae": jax.lax.stop_gradient(weights["vae"])}
         key = lambda number: jax.random.fold_in(rows.keys["noise"], number)
-        condition = moments(still, images + AUGMENTATION * normal(key(0), rows, images.shape[1:])).mean
-        latent = scaling * moments(still, disparity_of(batch)).mean
+        condition = moments(still, images + AUGMENTATION * normal(key(0), rows, images.shape[1:]))[0]
+        latent = scaling * moments(still, disparity_of(batch))[0]
         levels = jax.vmap(lambda n: jax.random.normal(jax.random.fold_in(rows.keys["level"], n)))(rows.numbers)
         log_sigma = task.level_mean + task.level_deviation * levels
         sigma = jnp.exp(log_sigma)[:, None, None, None, None]
@@ -200,7 +202,7 @@ def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, 
 
     def health(weights: Weights, batch: Batch) -> dict[str, Array]:
         images, disparity = batch["image"].astype(jnp.float32) / 127.5 - 1, disparity_of(batch)
-        condition, latent = moments(weights, images).mean, moments(weights, disparity).mean
+        condition, latent = moments(weights, images)[0], moments(weights, disparity)[0]
         embedding, _ = clip.apply({"params": weights["image_encoder"]}, images.reshape(-1, *images.shape[2:]))  # type: ignore[misc]
         context = embedding.reshape(*images.shape[:2], -1)
         ids = jnp.tile(jnp.asarray([TIME_IDS], jnp.float32), (len(images), 1))
