@@ -2,8 +2,8 @@
 
 python scripts/video_memory.py --out /tmp/long --frames 200 2000 10000
 
-Each length runs in a process of its own. Printed is the largest memory that is the process's own (RssAnon); pages of depth.npy,
-which the kernel may drop at any time, are counted apart.
+Each length runs in a process of its own. Printed is the largest memory that is the process's own (RssAnon), that of the first
+tenth of the time too; the first length also compiles. Pages of depth.npy, which the kernel may drop, are counted apart.
 """
 
 import argparse
