@@ -43,7 +43,7 @@ class ClipOptions:
                 raise InputError(f"data.clips.{name} = {getattr(self, name)}, expected a probability")
 
 
-class Clip:
+class OpenClip:
     """One clip, whose views are rendered when they are asked for."""
 
     def __init__(self, camera: np.ndarray, planes: list[Plane3], pose: np.ndarray, size: tuple[int, int]) -> None:
@@ -60,7 +60,7 @@ class Clip:
         return self._views[number]
 
 
-class ClipSource(Sequence[Clip]):
+class ClipSource(Sequence[OpenClip]):
     """Clips of (seed, index), kept once they are opened; a worker process receives only numbers."""
 
     def __init__(self, options: ClipOptions, crop: tuple[int, int], seed: int) -> None:
@@ -69,16 +69,16 @@ class ClipSource(Sequence[Clip]):
         parts = [options.size, options.views, self._seed, list(crop)]
         self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         self._renderer: SyntheticClips | None = None
-        self._kept: dict[int, Clip] = {}
+        self._kept: dict[int, OpenClip] = {}
 
     def __len__(self) -> int:
         return self.options.size
 
-    def __getitem__(self, index: int) -> Clip:  # type: ignore[override]
+    def __getitem__(self, index: int) -> OpenClip:  # type: ignore[override]
         if index not in self._kept:
             if self._renderer is None:
                 self._renderer = SyntheticClips(*self._crop, self.options.views, seed=self._seed, photos=False)
-            self._kept[index] = Clip(*self._renderer.open(index), self._crop)
+            self._kept[index] = OpenClip(*self._renderer.open(index), self._crop)
         return self._kept[index]
 
     def __getstate__(self) -> dict:
@@ -92,7 +92,7 @@ def clip_shapes(options: ClipOptions, crop: tuple[int, int]) -> dict[str, tuple[
     return {"image": ((*size, 3), np.uint8), "depth": (size, np.float32), **matrices, "span": ((2,), np.float32)}
 
 
-def clip_example(clip: Clip, options: ClipOptions, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def clip_example(clip: OpenClip, options: ClipOptions, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Some frames of a clip, evenly apart, perhaps mirrored or backwards.
 
     image (F, h, w, 3) uint8; depth (F, h, w) float32 metres; K (3, 3); pose (F, 4, 4) camera to world; span (2,): least and
