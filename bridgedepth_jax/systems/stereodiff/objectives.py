@@ -147,26 +147,37 @@ def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, 
         """A row's draw depends on its number in the batch alone."""
         return jax.vmap(lambda n: jax.random.normal(jax.random.fold_in(key, n), shape))(rows.numbers)
 
-    def autoencoder(weights: Weights, batch: Batch, counts: Array, rows: Rows) -> tuple[Array, dict[str, Array]]:
+    def decoded(batch: Batch) -> dict[str, Array]:
+        """What the autoencoder learns from, by name: (B, F, H, W, 3)."""
         frames = slice(0, task.decoded)
-        images, disparity = batch["image"][:, frames].astype(jnp.float32) / 127.5 - 1, disparity_of(batch)[:, frames]
+        return {"disparity": disparity_of(batch)[:, frames], "image": batch["image"][:, frames].astype(jnp.float32) / 127.5 - 1}
+
+    def mean_square(mean: Array, counts: Array) -> Array:
+        """Of scaled latents: these rows' share."""
+        return jnp.sum(jnp.mean(jnp.square(scaling * mean), axis=(1, 2, 3, 4))) / counts
+
+    def autoencoder(
+        weights: Weights, batch: Batch, counts: Array, rows: Rows, whole: dict[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        """`whole`: the mean square of each kind of latents in the global batch."""
         value, metrics = jnp.zeros(()), {}
-        for name, clips in (("disparity", disparity), ("image", images)):
+        for name, clips in decoded(batch).items():
             mean, logvar = moments(weights, clips)
             noise = normal(jax.random.fold_in(rows.keys["noise"], len(name)), rows, mean.shape[1:])
             latent = mean + jnp.exp(logvar / 2) * noise
-            decoded: Any = vae.apply({"params": weights["vae"]}, latent, method="decode")
-            error = jnp.sum(jnp.mean(jnp.abs(decoded - clips), axis=(1, 2, 3, 4))) / counts
+            again: Any = vae.apply({"params": weights["vae"]}, latent, method="decode")
+            error = jnp.sum(jnp.mean(jnp.abs(again - clips), axis=(1, 2, 3, 4))) / counts
             kl = (jnp.square(mean) + jnp.exp(logvar) - 1 - logvar) / 2
-            square = jnp.sum(jnp.mean(jnp.square(scaling * mean), axis=(1, 2, 3, 4))) / counts
-            whole = rows.across(f"square_{name}", square)
+            square = mean_square(mean, counts)
             # The gradient is that of (whole - 1)^2 over the global batch, the value a part's share of twice as much.
-            held = 2 * jax.lax.stop_gradient(whole - 1) * square
+            held = 2 * (whole[name] - 1) * square
             value += error + task.kl * jnp.sum(jnp.mean(kl, axis=(1, 2, 3, 4))) / counts + task.hold * held
             metrics |= {f"{name}_error": error, f"{name}_square": square}
         return value, metrics
 
-    def diffusion(weights: Weights, batch: Batch, counts: Array, rows: Rows) -> tuple[Array, dict[str, Array]]:
+    def diffusion(
+        weights: Weights, batch: Batch, counts: Array, rows: Rows, _: dict[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
         images = batch["image"].astype(jnp.float32) / 127.5 - 1
         still = {"vae": jax.lax.stop_gradient(weights["vae"])}
         key = lambda number: jax.random.fold_in(rows.keys["noise"], number)
@@ -189,14 +200,23 @@ def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, 
     names = ("disparity_error", "disparity_square", "image_error", "image_square", "edm", "latent_error")
 
     def loss(weights: Weights, _: Any, batch: Batch, counts: Array, rows: Rows) -> tuple[Array, Result]:
+        early = rows.step < task.autoencoder_steps
+        still = jax.lax.stop_gradient(weights)
+        # Sums over the global batch are made between the two choices of the stage: they cannot leave one.
+        shares = jax.lax.cond(
+            early,
+            lambda: {name: mean_square(moments(still, clips)[0], counts) for name, clips in decoded(batch).items()},
+            lambda: {name: jnp.zeros(()) for name in ("disparity", "image")},
+        )
+        whole = {name: rows.across(f"square_{name}", share) for name, share in shares.items()}
+
         def stage(function: Any) -> Any:
             def run(weights: Weights) -> tuple[Array, dict[str, Array]]:
-                value, metrics = function(weights, batch, counts, rows)
+                value, metrics = function(weights, batch, counts, rows, whole)
                 return value, {name: metrics.get(name, jnp.zeros(())) for name in names}
 
             return run
 
-        early = rows.step < task.autoencoder_steps
         value, metrics = jax.lax.cond(early, stage(autoencoder), stage(diffusion), weights)
         return value, Result(metrics)
 
