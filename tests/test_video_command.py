@@ -18,11 +18,11 @@ from bridgedepth_jax.inference.video import video_writer
 from bridgedepth_jax.networks.croco.config import PairConfig
 from bridgedepth_jax.networks.video.config import ImageEncoderConfig, VideoAutoencoderConfig, VideoUNetConfig
 from bridgedepth_jax.store.checkpoint import Checkpoint, save_checkpoint
+from bridgedepth_jax.systems.stereodiff import evaluate, sources
 from bridgedepth_jax.systems.stereodiff import run as runner
-from bridgedepth_jax.systems.stereodiff import sources
 from bridgedepth_jax.systems.stereodiff.config import RefineOptions, VideoDiffusionConfig
 from bridgedepth_jax.systems.stereodiff.refine import VideoDiffusion, draw_noise, frame_size, refine, value_range
-from bridgedepth_jax.systems.stereodiff.sets import Frames
+from bridgedepth_jax.systems.stereodiff.sets import Frames, VideoTruth
 from bridgedepth_jax.systems.stereodiff.system import DIFFUSION, PAIRS
 
 T, HEIGHT, WIDTH = 6, 48, 64
@@ -373,3 +373,37 @@ def test_a_video_of_one_frame_has_depth_and_no_flicker(tmp_path, pair_model):
     assert report.flicker is None
     assert np.load(tmp_path / "out" / "depth.npy").shape == (1, HEIGHT, WIDTH)
     assert np.load(tmp_path / "out" / "poses.npy").shape == (1, 4, 4)
+
+
+def test_arms_that_switch_parts_off(diffusion):
+    """A U-Net without other frames says of a frame what it says whatever they are; without the encoder no frame is told."""
+    rng = np.random.default_rng(0)
+    x, condition = (rng.standard_normal((4, 8, 8, channels)).astype(np.float32) for channels in (4, 4))
+    context, other = rng.standard_normal((4, 8)).astype(np.float32), x.copy()
+    other[0] += 1
+    apart = lambda model: np.abs(
+        np.asarray(model.predict(other, condition, 0.2, context)) - np.asarray(model.predict(x, condition, 0.2, context))
+    )[1:].max()
+    assert apart(evaluate.without(diffusion, "frames")) == 0 < apart(diffusion)
+    images = rng.uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
+    assert not evaluate.without(diffusion, "image encoder").embed(images).any() and diffusion.embed(images).all()
+
+
+def test_baselines_and_the_ablation_of_one_first_stage(diffusion):
+    maps = np.random.default_rng(0).uniform(1, 2, (T, HEIGHT, WIDTH)).astype(np.float32)
+    maps[1, 0, 0] = np.nan
+    sample = VideoTruth("v", Frames("v", frames()), np.full(maps.shape, 2, np.float32), 10.0)
+    asked = []
+    first = evaluate.remembered(evaluate.Arm("given", "depth", lambda s: (asked.append(s), maps)[1]))
+    disparity = np.nan_to_num(1 / maps, nan=1 / np.nanmax(maps))
+    np.testing.assert_array_equal(evaluate.in_disparity(first).predict(sample), disparity)
+    found = evaluate.smoothed(first).predict(sample)
+    for t in range(T):
+        near = [disparity[min(max(k, 0), T - 1)] for k in (t - 1, t, t + 1)]
+        np.testing.assert_allclose(found[t], sum(near) / 3, rtol=1e-6)
+    arms = [evaluate.second_stage("both", diffusion, OPTIONS, first), *evaluate.ablation(diffusion, OPTIONS, first)]
+    assert len({arm.name for arm in arms}) == len(arms) == 8
+    said = [arm.predict(sample) for arm in arms]
+    assert len(asked) == 1
+    assert all(np.isfinite(here).all() and here.min() >= 0 and here.max() <= 1 for here in said)
+    assert len({here.tobytes() for here in said}) == len(said)

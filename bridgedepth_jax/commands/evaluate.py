@@ -66,6 +66,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     video.add_argument("--share", action="store_true", help="windows of the second stage share latents (Table 4)")
     video.add_argument("--window", type=int, default=110, help="frames of a window of the second stage; default 110")
     video.add_argument("--overlap", type=int, default=25, help="frames that windows share; default 25")
+    video.add_argument("--baselines", action="store_true", help="also one depth for all, and smoothed first stages")
+    video.add_argument("--ablation", action="store_true", help="also sharing, other schedules, parts switched off")
 
 
 def run(args: argparse.Namespace) -> None:

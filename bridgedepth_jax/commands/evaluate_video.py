@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> None:
     methods = arms(args)
     result = evaluate.evaluate(samples, methods, total=total)
     means, rows, problems = result
-    evaluate.write(Path(args.out), args.video, result, {"methods": [arm.name for arm in methods]})
+    about = {"methods": [arm.name for arm in methods], "window": args.window, "overlap": args.overlap}
+    evaluate.write(Path(args.out), args.video, result, about)
     for arm, protocols in means.items():
         values = protocols["video"]
         text = ", ".join(f"{name} {values[name]['mean']:.4f}" for name in ("absrel", "delta1"))
@@ -48,7 +49,7 @@ def arms(args: argparse.Namespace) -> list[Any]:
     from bridgedepth_jax.systems.stereodiff.config import RefineOptions
     from bridgedepth_jax.systems.stereodiff.refine import VideoDiffusion
 
-    found = []
+    found, second = [], []
     if args.video == "clips":
         from bridgedepth_jax.inference.stereo import Predictor
 
@@ -62,6 +63,7 @@ def arms(args: argparse.Namespace) -> list[Any]:
         kind: Any = "disparity" if args.disparity else "depth"
         arm = evaluate.first_stage("file", lambda s: sources.FileSource(s.video, folder / f"{Path(s.name).name}.npy", kind))
         found.append(arm._replace(space=kind))
+    found = [evaluate.remembered(arm) for arm in found]
     if args.diffusion:
         loaded = load_checkpoint(args.diffusion)
         if loaded.kind != "depthcrafter":
@@ -71,11 +73,18 @@ def arms(args: argparse.Namespace) -> list[Any]:
             both, alone = RefineOptions(share=args.share, **fields), RefineOptions.from_noise(**fields)
         except ValueError as error:
             raise InputError(f"--window and --overlap: {error}") from None
-        second = [evaluate.second_stage(f"{arm.name} + diffusion", model, both, arm) for arm in found]
-        found += [evaluate.second_stage("from noise", model, alone, None), *second]
-    if not found:
+        second = [evaluate.second_stage("from noise", model, alone, None)]
+        for arm in found:
+            second.append(evaluate.second_stage(f"{arm.name} + diffusion", model, both, arm))
+            second += evaluate.ablation(model, both, arm) if args.ablation else []
+    elif args.ablation:
+        raise InputError("--ablation without --diffusion, expected a model whose parts can be switched")
+    if args.baselines:
+        in_depth = [arm for arm in found if arm.space == "depth"]
+        second += [evaluate.constant(), *map(evaluate.in_disparity, in_depth), *map(evaluate.smoothed, found)]
+    if not found and not second:
         raise InputError("no method, expected --predictions, --pairs or --diffusion")
-    return found
+    return [*found, *second]
 
 
 def _pairs(checkpoint: str) -> Any:

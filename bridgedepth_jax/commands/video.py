@@ -215,5 +215,5 @@ def _recipe(args: argparse.Namespace, stage1: str, video: "Video") -> dict[str, 
 def _demo(args: argparse.Namespace) -> None:
     from bridgedepth_jax.systems.stereodiff import demo
 
-    for line in demo.run(args.out, devices=args.devices):
+    for line in demo.run(args.out, devices=args.devices, diffusion=_diffusion(args)):
         print(line)

@@ -19,6 +19,7 @@ import grain
 import numpy as np
 
 from bridgedepth_jax.data.augment import EXTRAS, AugmentConfig, augment, whole_views
+from bridgedepth_jax.data.clips import ClipOptions, ClipSource, clip_example, clip_shapes
 from bridgedepth_jax.data.mono import MonoAugment, make_example, open_mono
 from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.data.sources import Packing, SyntheticOptions, open_source
@@ -47,9 +48,11 @@ class DataConfig:
     whole: bool = False  # whole images at the size `crop` and no ground truth, for training that must not see it
     skip_broken: bool = False  # a broken file: the next index takes its place, instead of an error
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
-    views: Literal["pairs", "single"] = "pairs"  # single: images with depth, the sets of `data/mono.py`
+    # single: images with depth, the sets of `data/mono.py`; clips: frames of a moving camera, `data/clips.py`
+    views: Literal["pairs", "single", "clips"] = "pairs"
     shares: tuple[int, ...] = ()  # samples of each set in a row of sum(shares); empty: as many as they have
     mono: MonoAugment = dataclasses.field(default_factory=MonoAugment)  # of single images
+    clips: ClipOptions = dataclasses.field(default_factory=ClipOptions)  # of clips
     synthetic: SyntheticOptions = dataclasses.field(default_factory=SyntheticOptions)
     extras: tuple[str, ...] = ()  # of `EXTRAS`: what a batch holds beside views and disparity
     workers: int = 0  # processes
@@ -68,11 +71,16 @@ class DataConfig:
                 f"data.whole {self.whole}, data.augment.flip {self.augment.flip!r}: {', '.join(self.extras)} are of the left"
                 " view and of whole pairs, expected False and '' or 'v'"
             )
+        if self.views == "clips" and [name for name, _ in self.train] != ["clips"]:
+            raise InputError(f"data.train = {self.train}: data.views are clips, expected (('clips', 1),)")
 
 
 def batch_shapes(config: DataConfig) -> dict[str, tuple[tuple[int, ...], Any]]:
     """Shape and dtype of each array of a batch over all hosts, as `TrainDataset` gives them."""
     size = (config.batch_size, *config.crop)
+    if config.views == "clips":
+        shapes = clip_shapes(config.clips, config.crop)
+        return {name: ((config.batch_size, *shape), kind) for name, (shape, kind) in shapes.items()}
     if config.views == "single":
         maps = {"inverse": (size, np.float32), "valid": (size, np.bool_)}
         return {"image": ((*size, 3), np.uint8), **maps, "pseudo": (size[:1], np.bool_)}
@@ -89,7 +97,7 @@ class TrainDataset:
     With `whole` it is the two images alone. `config.extras` adds left_clean, right_clean (b, h, w, 3) uint8: the views before
     colour, eraser and row jitter; confidence (b, h, w) float32, of the disparity; nonocc and inpaint (b, h, w) bool, of the
     left and the right view. Every pair must have them. Of single images: image (b, h, w, 3) uint8; inverse (b, h, w) float32;
-    valid (b, h, w) bool; pseudo (b,) bool.
+    valid (b, h, w) bool; pseudo (b,) bool. Of clips: `clip_example`, each with a leading axis b.
     """
 
     def __init__(self, config: DataConfig):
@@ -105,7 +113,9 @@ class TrainDataset:
         self.config = config
         self.sources: dict[str, Sequence[Any]] = {}
         for name, _ in config.train:
-            if config.views == "single":
+            if config.views == "clips":
+                self.sources[name] = ClipSource(config.clips, config.crop, config.seed)
+            elif config.views == "single":
                 self.sources[name] = open_mono(name, config.root, options)
             else:
                 how: dict[str, Any] = dict(storage=config.source, right_disparity=flip_views, synthetic=options)
@@ -135,8 +145,9 @@ class TrainDataset:
         ):  # fmt: skip
             if section[name] == before:
                 del section[name]
-        if "views" not in config:  # of pairs, which it is not for
-            del config["mono"]
+        for name, kind in (("mono", "single"), ("clips", "clips")):  # sections of one kind of sample alone
+            if self.config.views != kind:
+                del config[name]
         files = {name: [len(source), source.fingerprint] for name, source in self.sources.items()}  # type: ignore[attr-defined]
         return hashlib.sha256(json.dumps([config, files], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -162,6 +173,8 @@ class TrainDataset:
                 _LOG.warning("skipped: %s", error)
         else:
             raise InputError(f"{_MAX_SKIPS} broken files in a row, from number {index} of the epoch on")
+        if self.config.views == "clips":
+            return {**clip_example(sample, self.config.clips, rng), "skipped": np.int32(skipped)}
         if self.config.views == "single":
             return {**make_example(sample, self.config.crop, self.config.mono, rng), "skipped": np.int32(skipped)}
         if self.config.whole:

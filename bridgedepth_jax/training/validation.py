@@ -27,6 +27,10 @@ def make_evaluate(experiment: Experiment) -> Evaluate | None:
     """None without data sets to evaluate. InputError where their files are missing. All processes must call the result."""
     if not experiment.eval.datasets:
         return None
+    if experiment.data.views == "clips":
+        raise InputError(
+            f"eval.datasets = {experiment.eval.datasets}: videos are evaluated by `bridgedepth evaluate --video`, expected ()"
+        )
     if experiment.data.views == "single":
         return _mono_evaluate(experiment)
     sets = [evaluation_set(name, experiment) for name in experiment.eval.datasets]

@@ -109,12 +109,7 @@ class SyntheticClips:
         return self.size
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        index = index.__index__()
-        if not 0 <= index < self.size:
-            raise IndexError(f"clips: clip {index} of {self.size}")
-        rng = np.random.default_rng((self.seed, 4, index))
-        camera, planes, near = self._scene(rng, index)
-        path = camera_path(rng, self.views, near, self.config)
+        camera, planes, path = self.open(index)
         offsets = [np.zeros(3)] + ([np.array([-self.config.baseline, 0.0, 0.0])] if self.stereo else [])
         sides: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = [[] for _ in offsets]
         for v in range(self.views):
@@ -126,7 +121,16 @@ class SyntheticClips:
         clip = {"image": image, "depth": depth, "moving": moving, "K": camera, "pose": path}
         if self.stereo:
             clip |= {"right": np.stack([part[0] for part in sides[1]]), "baseline": self.config.baseline}
-        return clip | {"name": f"clip/{self.seed}/{index:08d}"}
+        return clip | {"name": f"clip/{self.seed}/{index.__index__():08d}"}
+
+    def open(self, index: SupportsIndex) -> tuple[np.ndarray, list[Plane3], np.ndarray]:
+        """(K, layers in space, poses) of a clip, of which `draw` makes single views."""
+        index = index.__index__()
+        if not 0 <= index < self.size:
+            raise IndexError(f"clips: clip {index} of {self.size}")
+        rng = np.random.default_rng((self.seed, 4, index))
+        camera, planes, near = self._scene(rng, index)
+        return camera, planes, camera_path(rng, self.views, near, self.config)
 
     def _scene(self, rng: Rng, index: int) -> tuple[np.ndarray, list[Plane3], float]:
         """(K, layers in space, depth of the nearest), from a scene drawn on a canvas with a margin."""

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Self
 
+from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.video.config import (
     ImageEncoderConfig,
     VideoAutoencoderConfig,
@@ -39,20 +40,53 @@ class VideoDiffusionConfig:
 
     @classmethod
     def tiny(cls) -> Self:
-        """A model to train on procedural clips alone (spec section 6)."""
+        """A model to train on procedural clips alone (spec section 6, but for latents of 4 x 4 pixels instead of 8 x 8).
+
+        Four numbers for 8 x 8 pixels leave too little of an image to see depth in, and of a disparity its edges.
+        """
         return cls(
             VideoUNetConfig(
-                block_out_channels=(32, 64, 64),
+                block_out_channels=(24, 40, 40),
                 cross_attention=(False, True, True),
                 layers_per_block=1,
                 attention_heads=(2, 4, 4),
                 cross_attention_dim=32,
                 addition_time_embed_dim=16,
-                norm_num_groups=16,
+                norm_num_groups=8,
             ),
-            VideoAutoencoderConfig(block_out_channels=(16, 32, 32, 32), layers_per_block=1, norm_num_groups=16),
+            VideoAutoencoderConfig(block_out_channels=(8, 16, 32), layers_per_block=1, norm_num_groups=8, scaling_factor=1.0),
             ImageEncoderConfig(32, 64, 2, 2, 112, 14, 32),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class PairTask:
+    """What the pair network learns: DUSt3R's loss on two frames of a clip."""
+
+    far: float = 70.0  # metres: what is farther does not count
+    hold: float = 0.01  # of the squared logarithm of a pair's scale, which the loss leaves free
+
+    def __post_init__(self) -> None:
+        if not self.far > 0 or self.hold < 0:
+            raise InputError(f"task.far {self.far}, task.hold {self.hold}, expected more than 0, and 0 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoTask:
+    """What the video diffusion model learns: its autoencoder, then to take noise from disparities."""
+
+    autoencoder_steps: int = 1000  # the first steps, for the autoencoder alone
+    decoded: int = 8  # frames that are decoded together then: `RefineOptions.chunk`
+    kl: float = 1e-3  # weight of the latent's distance from a normal distribution
+    hold: float = 0.1  # weight of the scaled latents' mean square's distance from 1
+    level_mean: float = 0.7  # of the logarithm of the noise level
+    level_deviation: float = 1.6
+
+    def __post_init__(self) -> None:
+        if self.autoencoder_steps < 0 or self.decoded < 1:
+            raise InputError(
+                f"task.autoencoder_steps {self.autoencoder_steps}, task.decoded {self.decoded}, expected 0 and 1 at least"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,13 @@ and is in no mean.
 """
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -17,7 +19,14 @@ from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.evaluation import video as measures
 from bridgedepth_jax.files import make_folder, replacing
 from bridgedepth_jax.systems.stereodiff.config import RefineOptions
-from bridgedepth_jax.systems.stereodiff.refine import VideoDiffusion, frame_size, nearest, refine, resize_frame
+from bridgedepth_jax.systems.stereodiff.refine import (
+    VideoDiffusion,
+    frame_size,
+    nearest,
+    refine,
+    resize_frame,
+    value_range,
+)
 from bridgedepth_jax.systems.stereodiff.run import to_disparity
 from bridgedepth_jax.systems.stereodiff.sets import VideoTruth
 
@@ -57,23 +66,115 @@ def first_stage(name: str, make: Callable[[VideoTruth], Any]) -> Arm:
     return Arm(name, space, predict)
 
 
+def remembered(arm: Arm) -> Arm:
+    """An arm that computes the same video once, however many others ask for it in a row."""
+    last: list[Any] = [None, None]
+
+    def predict(sample: VideoTruth) -> np.ndarray:
+        if last[0] is not sample:
+            last[:] = sample, arm.predict(sample)
+        return last[1]
+
+    return arm._replace(predict=predict)
+
+
+def disparity_of(arm: Arm, sample: VideoTruth) -> list[np.ndarray]:
+    """What an arm says, as disparity; pixels without one are as far as anything in the video. InputError: there are none."""
+    maps = arm.predict(sample)
+    good = maps[np.isfinite(maps) & (maps > 0)]
+    if not good.size:
+        raise InputError("the first stage has no pixel that is positive and finite")
+    least = float(good.min()) if arm.space == "disparity" else 1 / float(good.max())
+    return [to_disparity(here, arm.space, least) for here in maps]
+
+
+def in_disparity(first: Arm) -> Arm:
+    """A first stage whose disparity is fitted, as the second stage's is."""
+    return Arm(f"{first.name}, disparity", "disparity", lambda sample: np.stack(disparity_of(first, sample)))
+
+
+def smoothed(first: Arm) -> Arm:
+    """The mean of a frame's disparity and those of its neighbours in time."""
+
+    def predict(sample: VideoTruth) -> np.ndarray:
+        maps = np.stack(disparity_of(first, sample))
+        padded = np.concatenate([maps[:1], maps, maps[-1:]])
+        return (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+
+    return Arm(f"{first.name}, mean of 3 frames", "disparity", predict)
+
+
+def constant() -> Arm:
+    """The same depth everywhere: that of the fit."""
+    return Arm("constant", "depth", lambda sample: np.ones(sample.truth.shape, np.float32))
+
+
+def prepared(sample: VideoTruth, model: VideoDiffusion, longest: int) -> tuple[tuple[int, int], list[np.ndarray]]:
+    """(width, height) that the second stage sees, and frames in 0..1 of it."""
+    size = frame_size(sample.video.width, sample.video.height, model.config.multiple, longest)
+    return size, [resize_frame(frame, size).astype(np.float32) / 255 for frame in sample.video.read()]
+
+
 def second_stage(name: str, model: VideoDiffusion, options: RefineOptions, first: Arm | None) -> Arm:
     """The second stage after an arm, or from noise."""
 
     def predict(sample: VideoTruth) -> np.ndarray:
-        size = frame_size(sample.video.width, sample.video.height, model.config.multiple, options.longest)
-        frames = [resize_frame(frame, size).astype(np.float32) / 255 for frame in sample.video.read()]
-        start = None
-        if first is not None:
-            maps = first.predict(sample)
-            good = maps[np.isfinite(maps) & (maps > 0)]
-            if not good.size:
-                raise InputError("the first stage has no pixel that is positive and finite")
-            least = float(good.min()) if first.space == "disparity" else 1 / float(good.max())
-            start = [to_disparity(nearest(here, size), first.space, least) for here in maps]
+        size, frames = prepared(sample, model, options.longest)
+        start = None if first is None else [nearest(here, size) for here in disparity_of(first, sample)]
         return refine(model, frames, start, options).disparity
 
     return Arm(name, "disparity", predict)
+
+
+def autoencoded(name: str, model: VideoDiffusion, options: RefineOptions, first: Arm) -> Arm:
+    """The second stage without its U-Net: what its autoencoder alone makes of a first stage."""
+
+    def predict(sample: VideoTruth) -> np.ndarray:
+        size, _ = prepared(sample, model, options.longest)
+        start = np.stack([nearest(here, size) for here in disparity_of(first, sample)])
+        low, high = value_range(start, options)
+        shown = np.repeat((2 * np.clip((start - low) / (high - low), 0, 1) - 1)[..., None], 3, -1)
+        spans = [slice(k, k + options.chunk) for k in range(0, len(shown), options.chunk)]
+        images = [model.decode(model.encode(shown[span])) for span in spans]
+        return np.concatenate([np.clip(image / 2 + 0.5, 0, 1).mean(-1) for image in images])
+
+    return Arm(name, "disparity", predict)
+
+
+ALONE = 30.0  # of a blender's factor: its sigmoid is 1, so the block over frames has no share
+PARTS = ("image encoder", "frames")  # of the U-Net's input that can be switched off
+
+
+def without(model: VideoDiffusion, part: str) -> VideoDiffusion:
+    """The model as it is, but its U-Net sees no embedding of a frame, or no other frame."""
+    if part not in PARTS:
+        raise ValueError(f"part {part!r}, expected one of {', '.join(PARTS)}")
+    where, name, value = {
+        "image encoder": ("image_encoder", "visual_projection", 0.0),
+        "frames": ("unet", "time_mixer", ALONE),
+    }[part]
+
+    def changed(path: Any, leaf: Any) -> Any:
+        return np.full_like(leaf, value) if name in [entry.key for entry in path] else leaf
+
+    params = {**model.params, where: jax.tree_util.tree_map_with_path(changed, model.params[where])}
+    return VideoDiffusion(model.config, params)
+
+
+def ablation(model: VideoDiffusion, options: RefineOptions, first: Arm) -> list[Arm]:
+    """The second stage with sharing and with other schedules (Table 4), with its parts switched off, and with more passes."""
+    trailing = dataclasses.replace(model.config.schedule, karras=False, spacing="trailing")
+    models = {
+        "no Karras, trailing": trailing,
+        "no Karras, trailing, zero SNR": dataclasses.replace(trailing, zero_snr=True),
+    }
+    arms = [second_stage(f"{first.name} + diffusion, shared", model, dataclasses.replace(options, share=True), first)]
+    for name, schedule in models.items():
+        other = VideoDiffusion(dataclasses.replace(model.config, schedule=schedule), model.params)
+        arms.append(second_stage(f"{first.name} + diffusion, {name}", other, options, first))
+    arms.append(second_stage(f"{first.name} + diffusion, all passes", model, dataclasses.replace(options, passes=None), first))
+    arms += [second_stage(f"{first.name} + diffusion, no {part}", without(model, part), options, first) for part in PARTS]
+    return [*arms, autoencoded(f"{first.name} + autoencoder", model, options, first)]
 
 
 def measure(sample: VideoTruth, prediction: np.ndarray, space: measures.Space) -> dict[str, dict[str, float]]:

@@ -1,6 +1,6 @@
-"""DUSt3R's loss of a pair network (spec `video.md` section 6).
+"""DUSt3R's loss of a pair network, and EDM's of a video diffusion model (spec `video.md` section 6).
 
-B pairs, H W pixels. Poses are camera to world, points in the world or in camera 1.
+B pairs or clips, H W pixels. Poses are camera to world, points in the world or in camera 1.
 """
 
 from typing import NamedTuple
@@ -73,3 +73,12 @@ def pair_loss(
     """The mean of each map's terms over its valid pixels, of the whole batch, summed over both maps."""
     sums = confidence_terms(points1, confidence1, points2, confidence2, truth)
     return sum(total / jnp.maximum(jnp.sum(seen), 1) for total, seen in zip(sums, (truth.valid1, truth.valid2), strict=True))  # type: ignore[return-value]
+
+
+def edm_error(v: Float[Array, "B ..."], noisy: Float[Array, "B ..."], clean: Float[Array, "B ..."], sigma: Array) -> Array:
+    """(1 + sigma^2) / sigma^2 times the squared error of what a v-prediction says is clean, of each entry.
+
+    sigma broadcasts. Written as the error of v itself, which is the same and keeps its digits where noise is little.
+    """
+    root = jnp.sqrt(jnp.square(sigma) + 1)
+    return jnp.square(v - (noisy / root - root * clean) / sigma)

@@ -156,7 +156,8 @@ class FileSource:
     metric = False
 
     def __init__(self, video: Video, path: Path, kind: Kind) -> None:
-        self.video, self.path, self.kind = video, path, kind
+        self.video, self.path = video, path
+        self.kind: Kind = kind
         self.about: dict[str, Any] = {"file": path.name}
         try:
             self.maps = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,5 +1,7 @@
 """StereoDiff's rows: the pair network of the first stage, and the video diffusion model of the second."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -7,16 +9,35 @@ import jax.numpy as jnp
 from jax import Array
 
 from bridgedepth_jax.networks.croco.config import PairConfig
-from bridgedepth_jax.system import Published, System, Weights
-from bridgedepth_jax.systems.stereodiff.config import VideoDiffusionConfig
+from bridgedepth_jax.system import Objective, Published, System, Teacher, Weights
+from bridgedepth_jax.systems.stereodiff.config import PairTask, VideoDiffusionConfig, VideoTask
+
+FROM_KAIMING = 6**-0.5  # to PyTorch's default, of a convolution's deviation, where it has as many outputs as inputs
+LAST = 0.1  # of that for the last layer
 
 
 def init_pairs(config: PairConfig, key: Array) -> Weights:
-    """Initial weights of the pair network."""
+    """Initial weights of the pair network: every point near (0, 0, 1), every confidence near 2.
+
+    A dense head's convolutions begin at PyTorch's default. Twice that, and the exponentials after them overflow.
+    """
     from bridgedepth_jax.networks.croco.network import PairNetwork
 
     image = jnp.zeros((1, 2 * config.patch, 2 * config.patch, 3))
-    return PairNetwork(config).init(key, image, image)["params"]
+    weights = PairNetwork(config).init(key, image, image)["params"]
+    if config.head_type != "dpt":
+        return weights
+
+    def smaller(path: Any, leaf: Array) -> Array:
+        names = [entry.key for entry in path]
+        if not names[0].startswith("downstream_head") or names[-1] == "mask_token":
+            return leaf
+        last = names[-2] == "head_4"
+        if names[-1] == "bias":
+            return jnp.asarray([0, 0, math.log(2), 0], leaf.dtype) if last else leaf
+        return leaf * (FROM_KAIMING * (LAST if last else 1)) if leaf.ndim == 4 else leaf
+
+    return jax.tree_util.tree_map_with_path(smaller, weights)
 
 
 def init_diffusion(config: VideoDiffusionConfig, key: Array) -> Weights:
@@ -42,6 +63,20 @@ def init_diffusion(config: VideoDiffusionConfig, key: Array) -> Weights:
     }
 
 
+def pairs_objective(config: PairConfig, task: PairTask, teachers: Mapping[str, Teacher]) -> Objective:
+    """See `objectives.pairs`."""
+    from bridgedepth_jax.systems.stereodiff.objectives import pairs
+
+    return pairs(config, task, teachers)
+
+
+def video_objective(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, Teacher]) -> Objective:
+    """See `objectives.video`."""
+    from bridgedepth_jax.systems.stereodiff.objectives import video
+
+    return video(config, task, teachers)
+
+
 PAIRS = System(
     name="dust3r",
     config=PairConfig,
@@ -53,6 +88,8 @@ PAIRS = System(
         "mast3r": Published("dust3r", "naver/MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric", "model.safetensors"),
         "monst3r": Published("dust3r", "Junyi42/MonST3R_PO-TA-S-W_ViTLarge_BaseDecoder_512_dpt", "model.safetensors"),
     },
+    task=PairTask,
+    objective=pairs_objective,
     multiple=16,
     rules="bridgedepth_jax.convert.rules.dust3r:RULES",
 )
@@ -61,5 +98,7 @@ DIFFUSION = System(
     config=VideoDiffusionConfig,
     init=init_diffusion,
     variants={"depthcrafter": VideoDiffusionConfig, "tiny": VideoDiffusionConfig.tiny},
-    multiple=64,
+    task=VideoTask,
+    objective=video_objective,
+    multiple=8,  # of the autoencoder; the U-Net takes any size
 )
