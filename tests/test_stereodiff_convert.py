@@ -225,7 +225,7 @@ def folder(tmp_path_factory):
     # Files of these classes always have 32 groups.
     config = dataclasses.replace(
         config,
-        unet=dataclasses.replace(config.unet, norm_num_groups=32),
+        unet=dataclasses.replace(config.unet, block_out_channels=(32, 64, 64), norm_num_groups=32),
         vae=dataclasses.replace(config.vae, block_out_channels=(32, 32), norm_num_groups=32),
     )
     for name, state in parts(config).items():
