@@ -60,7 +60,7 @@ def pairs(config: PairConfig, task: PairTask, teachers: Mapping[str, Teacher]) -
         return jnp.sum(truth.valid1), jnp.sum(truth.valid2), jnp.asarray(len(batch["image"]))
 
     def run(weights: Weights, batch: Batch) -> Any:
-        images = batch["image"][:, :2].astype(jnp.float32) / 127.5 - 1
+        images = images_of(batch)[:, :2]
         tokens = network.apply({"params": weights}, images.reshape(-1, *images.shape[2:]), method="encode")
         one, two = jnp.moveaxis(tokens.reshape(-1, 2, *tokens.shape[1:]), 1, 0)  # type: ignore[union-attr]
         grid = images.shape[2] // config.patch, images.shape[3] // config.patch
@@ -117,95 +117,101 @@ def disparity_of(batch: Batch) -> Array:
     return jnp.repeat((2 * jnp.clip(share, 0, 1) - 1)[..., None], 3, axis=-1)
 
 
-def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, Teacher]) -> Objective:
-    """First the autoencoder alone; then it stands still, and U-Net and image encoder learn to take noise away.
+TERMS = ("disparity_error", "disparity_square", "image_error", "image_square", "edm", "latent_error")  # that the logs show
+
+
+class VideoLearner:
+    """The parts of the video diffusion model, and what each of its two stages minimises.
 
     The autoencoder: L1 of images and of disparities, a small KL term, and a term that keeps the mean square of scaled latents
     at 1 (`hold`), so that the config's scaling factor is right. The U-Net: EDM's loss of disparity latents at a random noise
     level, weighted so that all levels count alike; this is the squared error of its v-prediction.
     """
-    from bridgedepth_jax.networks.diffusion.autoencoder import Gaussian
-    from bridgedepth_jax.networks.video.autoencoder import AutoencoderKLTemporalDecoder
-    from bridgedepth_jax.networks.video.clip import FrameEncoder
-    from bridgedepth_jax.networks.video.unet import UNetSpatioTemporalConditionModel
-    from bridgedepth_jax.systems.stereodiff.losses import edm_error
-    from bridgedepth_jax.systems.stereodiff.refine import AUGMENTATION, TIME_IDS
 
-    no_teachers(teachers)
-    vae, unet = AutoencoderKLTemporalDecoder(config.vae), UNetSpatioTemporalConditionModel(config.unet)
-    clip, scaling = FrameEncoder(config.image_encoder), config.vae.scaling_factor
+    def __init__(self, config: VideoDiffusionConfig, task: VideoTask) -> None:
+        from bridgedepth_jax.networks.video.autoencoder import AutoencoderKLTemporalDecoder
+        from bridgedepth_jax.networks.video.clip import FrameEncoder
+        from bridgedepth_jax.networks.video.unet import UNetSpatioTemporalConditionModel
 
-    def moments(weights: Weights, images: Array) -> tuple[Array, Array]:
+        self.task, self.scaling = task, config.vae.scaling_factor
+        self.vae, self.unet = AutoencoderKLTemporalDecoder(config.vae), UNetSpatioTemporalConditionModel(config.unet)
+        self.clip = FrameEncoder(config.image_encoder)
+
+    def moments(self, weights: Weights, images: Array) -> tuple[Array, Array]:
         """Mean and log variance of the latents of images (B, F, H, W, 3)."""
+        from bridgedepth_jax.networks.diffusion.autoencoder import Gaussian
+
         flat = images.reshape(-1, *images.shape[2:])
-        raw = vae.apply({"params": weights["vae"]}, flat, method=lambda module, x: module.quant_conv(module.encoder(x)))
+        raw = self.vae.apply({"params": weights["vae"]}, flat, method=lambda module, x: module.quant_conv(module.encoder(x)))
         found: Any = Gaussian.of(raw)  # type: ignore[arg-type]
         mean, logvar = (part.reshape(*images.shape[:2], *part.shape[1:]) for part in found)
         return mean, logvar
 
-    def normal(key: Array, rows: Rows, shape: tuple[int, ...]) -> Array:
-        """A row's draw depends on its number in the batch alone."""
-        return jax.vmap(lambda n: jax.random.normal(jax.random.fold_in(key, n), shape))(rows.numbers)
-
-    def decoded(batch: Batch) -> dict[str, Array]:
+    def decoded(self, batch: Batch) -> dict[str, Array]:
         """What the autoencoder learns from, by name: (B, F, H, W, 3)."""
-        frames = slice(0, task.decoded)
-        return {"disparity": disparity_of(batch)[:, frames], "image": batch["image"][:, frames].astype(jnp.float32) / 127.5 - 1}
+        frames = slice(0, self.task.decoded)
+        return {"disparity": disparity_of(batch)[:, frames], "image": images_of(batch)[:, frames]}
 
-    def mean_square(mean: Array, counts: Array) -> Array:
+    def mean_square(self, mean: Array, counts: Array) -> Array:
         """Of scaled latents: these rows' share."""
-        return jnp.sum(jnp.mean(jnp.square(scaling * mean), axis=(1, 2, 3, 4))) / counts
+        return jnp.sum(jnp.mean(jnp.square(self.scaling * mean), axis=(1, 2, 3, 4))) / counts
 
     def autoencoder(
-        weights: Weights, batch: Batch, counts: Array, rows: Rows, whole: dict[str, Array]
+        self, weights: Weights, batch: Batch, counts: Array, rows: Rows, whole: Mapping[str, Array]
     ) -> tuple[Array, dict[str, Array]]:
         """`whole`: the mean square of each kind of latents in the global batch."""
         value, metrics = jnp.zeros(()), {}
-        for name, clips in decoded(batch).items():
-            mean, logvar = moments(weights, clips)
+        for name, clips in self.decoded(batch).items():
+            mean, logvar = self.moments(weights, clips)
             noise = normal(jax.random.fold_in(rows.keys["noise"], len(name)), rows, mean.shape[1:])
             latent = mean + jnp.exp(logvar / 2) * noise
-            again: Any = vae.apply({"params": weights["vae"]}, latent, method="decode")
+            again: Any = self.vae.apply({"params": weights["vae"]}, latent, method="decode")
             error = jnp.sum(jnp.mean(jnp.abs(again - clips), axis=(1, 2, 3, 4))) / counts
             kl = (jnp.square(mean) + jnp.exp(logvar) - 1 - logvar) / 2
-            square = mean_square(mean, counts)
+            square = self.mean_square(mean, counts)
             # The gradient is that of (whole - 1)^2 over the global batch, the value a part's share of twice as much.
             held = 2 * (whole[name] - 1) * square
-            value += error + task.kl * jnp.sum(jnp.mean(kl, axis=(1, 2, 3, 4))) / counts + task.hold * held
+            value += error + self.task.kl * jnp.sum(jnp.mean(kl, axis=(1, 2, 3, 4))) / counts + self.task.hold * held
             metrics |= {f"{name}_error": error, f"{name}_square": square}
         return value, metrics
 
+    def velocity(self, weights: Weights, images: Array, sample: Array, time: Array) -> Array:
+        """(B, F, h, w, Z): what the U-Net says of noisy latents beside the frames' own, (B, F, h, w, 2 Z). `time`: (B,)."""
+        from bridgedepth_jax.systems.stereodiff.refine import TIME_IDS
+
+        context, _ = self.clip.apply({"params": weights["image_encoder"]}, images.reshape(-1, *images.shape[2:]))  # type: ignore[misc]
+        ids = jnp.tile(jnp.asarray([TIME_IDS], jnp.float32), (len(images), 1))
+        return self.unet.apply({"params": weights["unet"]}, sample, time, context.reshape(*images.shape[:2], -1), ids)  # type: ignore[return-value]
+
     def diffusion(
-        weights: Weights, batch: Batch, counts: Array, rows: Rows, _: dict[str, Array]
+        self, weights: Weights, batch: Batch, counts: Array, rows: Rows, _: Mapping[str, Array]
     ) -> tuple[Array, dict[str, Array]]:
-        images = batch["image"].astype(jnp.float32) / 127.5 - 1
-        still = {"vae": jax.lax.stop_gradient(weights["vae"])}
+        from bridgedepth_jax.systems.stereodiff.losses import edm_error
+        from bridgedepth_jax.systems.stereodiff.refine import AUGMENTATION
+
+        images, still = images_of(batch), {"vae": jax.lax.stop_gradient(weights["vae"])}
         key = lambda number: jax.random.fold_in(rows.keys["noise"], number)
-        condition = moments(still, images + AUGMENTATION * normal(key(0), rows, images.shape[1:]))[0]
-        latent = scaling * moments(still, disparity_of(batch))[0]
+        condition = self.moments(still, images + AUGMENTATION * normal(key(0), rows, images.shape[1:]))[0]
+        latent = self.scaling * self.moments(still, disparity_of(batch))[0]
         levels = jax.vmap(lambda n: jax.random.normal(jax.random.fold_in(rows.keys["level"], n)))(rows.numbers)
-        log_sigma = task.level_mean + task.level_deviation * levels
+        log_sigma = self.task.level_mean + self.task.level_deviation * levels
         sigma = jnp.exp(log_sigma)[:, None, None, None, None]
         noisy = latent + sigma * normal(key(1), rows, latent.shape[1:])
-        context, _ = clip.apply({"params": weights["image_encoder"]}, images.reshape(-1, *images.shape[2:]))  # type: ignore[misc]
-        context = context.reshape(*images.shape[:2], -1)
-        root = jnp.sqrt(jnp.square(sigma) + 1)
-        ids = jnp.tile(jnp.asarray([TIME_IDS], jnp.float32), (len(images), 1))
-        sample = jnp.concatenate([noisy / root, condition], axis=-1)
-        v: Any = unet.apply({"params": weights["unet"]}, sample, log_sigma / 4, context, ids)
+        sample = jnp.concatenate([noisy / jnp.sqrt(jnp.square(sigma) + 1), condition], axis=-1)
+        v = self.velocity(weights, images, sample, log_sigma / 4)
         wrong = jnp.mean(edm_error(v, noisy, latent, sigma), axis=(1, 2, 3, 4))
         value, share = jnp.sum(wrong) / counts, (jnp.square(sigma) / (jnp.square(sigma) + 1)).reshape(-1)
         return value, {"edm": value, "latent_error": jnp.sum(wrong * share) / counts}
 
-    names = ("disparity_error", "disparity_square", "image_error", "image_square", "edm", "latent_error")
-
-    def loss(weights: Weights, _: Any, batch: Batch, counts: Array, rows: Rows) -> tuple[Array, Result]:
-        early = rows.step < task.autoencoder_steps
+    def loss(self, weights: Weights, _: Any, batch: Batch, counts: Array, rows: Rows) -> tuple[Array, Result]:
+        early = rows.step < self.task.autoencoder_steps
         still = jax.lax.stop_gradient(weights)
         # Sums over the global batch are made between the two choices of the stage: they cannot leave one.
         shares = jax.lax.cond(
             early,
-            lambda: {name: mean_square(moments(still, clips)[0], counts) for name, clips in decoded(batch).items()},
+            lambda: {
+                name: self.mean_square(self.moments(still, clips)[0], counts) for name, clips in self.decoded(batch).items()
+            },
             lambda: {name: jnp.zeros(()) for name in ("disparity", "image")},
         )
         whole = {name: rows.across(f"square_{name}", share) for name, share in shares.items()}
@@ -213,36 +219,43 @@ def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, 
         def stage(function: Any) -> Any:
             def run(weights: Weights) -> tuple[Array, dict[str, Array]]:
                 value, metrics = function(weights, batch, counts, rows, whole)
-                return value, {name: metrics.get(name, jnp.zeros(())) for name in names}
+                return value, {name: metrics.get(name, jnp.zeros(())) for name in TERMS}
 
             return run
 
-        value, metrics = jax.lax.cond(early, stage(autoencoder), stage(diffusion), weights)
+        value, metrics = jax.lax.cond(early, stage(self.autoencoder), stage(self.diffusion), weights)
         return value, Result(metrics)
 
-    def health(weights: Weights, batch: Batch) -> dict[str, Array]:
-        images, disparity = batch["image"].astype(jnp.float32) / 127.5 - 1, disparity_of(batch)
-        condition, latent = moments(weights, images)[0], moments(weights, disparity)[0]
-        embedding, _ = clip.apply({"params": weights["image_encoder"]}, images.reshape(-1, *images.shape[2:]))  # type: ignore[misc]
-        context = embedding.reshape(*images.shape[:2], -1)
-        ids = jnp.tile(jnp.asarray([TIME_IDS], jnp.float32), (len(images), 1))
-        sample = jnp.concatenate([latent * scaling, condition], axis=-1)
-        v: Any = unet.apply({"params": weights["unet"]}, sample, jnp.zeros(len(images)), context, ids)
-        largest = lambda x: jnp.max(jnp.abs(x))
-        return {
-            "size/condition": largest(condition),
-            "size/latent": largest(latent * scaling),
-            "size/embedding": largest(embedding),
-            "size/v": largest(v),
-        }
+    def health(self, weights: Weights, batch: Batch) -> dict[str, Array]:
+        images = images_of(batch)
+        condition, latent = self.moments(weights, images)[0], self.scaling * self.moments(weights, disparity_of(batch))[0]
+        embedding, _ = self.clip.apply({"params": weights["image_encoder"]}, images.reshape(-1, *images.shape[2:]))  # type: ignore[misc]
+        v = self.velocity(weights, images, jnp.concatenate([latent, condition], axis=-1), jnp.zeros(len(images)))
+        sizes = {"condition": condition, "latent": latent, "embedding": embedding, "v": v}
+        return {f"size/{name}": jnp.max(jnp.abs(x)) for name, x in sizes.items()}
 
+
+def images_of(batch: Batch) -> Array:
+    """(B, F, H, W, 3) in -1..1."""
+    return batch["image"].astype(jnp.float32) / 127.5 - 1
+
+
+def normal(key: Array, rows: Rows, shape: tuple[int, ...]) -> Array:
+    """A row's draw depends on its number in the batch alone."""
+    return jax.vmap(lambda n: jax.random.normal(jax.random.fold_in(key, n), shape))(rows.numbers)
+
+
+def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, Teacher]) -> Objective:
+    """First the autoencoder alone; then it stands still, and U-Net and image encoder learn to take noise away."""
+    no_teachers(teachers)
+    learner = VideoLearner(config, task)
     return Objective(
         trained=lambda path: True,
         count=lambda batch: jnp.asarray(len(batch["image"]), jnp.float32),
-        loss=loss,
+        loss=learner.loss,
         groups=groups,
         keys=("noise", "level"),
         headline=("disparity_error", "edm"),
-        health=health,
+        health=learner.health,
         part=lambda path: path.split("/")[0],
     )
