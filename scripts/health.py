@@ -1,6 +1,7 @@
 """What a checkpoint of BridgeDepth is made of, as Markdown: sizes of its activations, what each part is good for, confidence.
 
 python scripts/health.py bridgedepth_jax/weights/nano
+python scripts/health.py bridgedepth_jax/weights/nano runs/mine        # side by side
 python scripts/health.py runs/nano_sharp --pairs 16 --size 256,512 --all
 python scripts/health.py runs/nano_sharp --calibrate runs/calibrated
 
@@ -10,9 +11,9 @@ average where it keeps one. --calibrate writes a checkpoint whose confidence has
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +31,19 @@ UNSEEN = 10_007  # seed of the rendered pairs; training has another
 BAR, SURE = 20, 0.9
 
 
+class Table(NamedTuple):
+    """What a report says of one checkpoint, by the names of its rows."""
+
+    title: str
+    columns: tuple[str, ...]  # the first is that of the rows' names
+    rows: dict[str, tuple[str, ...]]
+    remarks: tuple[str, ...] = ()
+
+
 @command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="checkpoint folder, published name, or a --workdir of train.py")
+    parser.add_argument("checkpoints", nargs="+", help="checkpoint folder, published name, or a --workdir of train.py")
     parser.add_argument("--pairs", type=int, default=8, metavar="N", help="so many rendered pairs")
     parser.add_argument("--size", default="256,512", help="height,width of them")
     parser.add_argument("--max-disparity", type=float, help="pixels; default: a quarter of the width")
@@ -50,65 +60,109 @@ def main() -> None:
         raise InputError(f"--size {args.size}, expected height,width") from None
     if height % 16 or width % 16 or args.pairs < 1:
         raise InputError(f"--size {args.size}, --pairs {args.pairs}: expected multiples of 16 and at least one pair")
-    known = load(args.checkpoint, last=args.last)
-    config, params = known.config, known.params
+    if args.calibrate and len(args.checkpoints) > 1:
+        raise InputError(f"--calibrate {args.calibrate} with {len(args.checkpoints)} checkpoints, expected one")
+    known = [load(name, last=args.last) for name in args.checkpoints]
     scenes = SyntheticStereo(
         height, width, max_disparity=args.max_disparity or width / 4, seed=UNSEEN, config=SyntheticConfig.named(args.scenes)
     )
     pairs = health.Pairs.of(scenes[i] for i in range(args.pairs))
 
-    sizes = health.sizes(config, params, pairs.left, pairs.right)
-    print(f"# {args.checkpoint}\n\n{args.pairs} rendered pairs of {height}x{width}, scenes {args.scenes}\n\n## Activations\n")
-    print("| tap | rms | largest |\n|---|---|---|")
-    for row in sizes:
-        if args.all or row.name.startswith("tap "):
-            print(f"| {row.name.removeprefix('tap ')} | {row.rms:.3g} | {row.largest:.3g} |")
-    health.check_finite(sizes, args.checkpoint)
-    top = max((row for row in sizes if not row.name.startswith("tap ")), key=lambda row: row.largest)
-    print(f"\nLargest of all modules: {top.name}, {top.largest:.3g}. Dead units before a relu:")
-    print(", ".join(f"{row.name} {100 * row.dead:.0f} %" for row in sizes if row.dead) or "none")
-
-    for dtype in ("float16", "bfloat16"):
-        try:
-            health.check_dtype(sizes, dtype)
-        except InputError as error:
-            print(f"Refused: {error}")
+    print(f"# {', '.join(args.checkpoints)}\n\n{args.pairs} rendered pairs of {height}x{width}, scenes {args.scenes}")
+    show([activations(here, name, pairs, args.all) for here, name in zip(known, args.checkpoints, strict=True)])
     if args.activations:
         return
-    print("\n## Without each part\n\n| without | change, px | EPE, px | bad-2, % | more than the whole (95 %) |")
-    print("|---|---|---|---|---|")
-    for effect in health.effects(config, params, pairs):
-        more = f"{effect.worse[0]:+.2f} to {effect.worse[1]:+.2f}"
-        print(f"| {effect.part} | {effect.change:.3g} | {effect.epe:.3f} | {effect.bad2:.2f} | {more} |", flush=True)
-
+    show([without_parts(here, pairs) for here in known])
     if not args.no_gradient:
-        print("\n## Share of the squared gradient norm\n")
-        found = health.shares(gradient(config, params, pairs))
-        print("| " + " | ".join(found) + " |\n|" + "---|" * len(found))
-        print("| " + " | ".join(f"{100 * share:.2g} %" for share in found.values()) + " |")
+        show([gradient_shares(here, pairs) for here in known])
+    predictions = [health.predict(here.config, here.params, pairs) for here in known]
+    show([confidence_table(here, *found, pairs) for here, found in zip(known, predictions, strict=True)])
+    if args.calibrate:
+        temperature = likeliest_temperature(known[0], *predictions[0], pairs)
+        calibrated = dataclasses.replace(
+            known[0],
+            config=known[0].config.replace(temperature=temperature),
+            provenance=known[0].provenance | {"temperature": f"fitted on {args.pairs} rendered pairs of seed {UNSEEN}"},
+        )
+        save_checkpoint(args.calibrate, calibrated, dtype="float32")
 
-    disparity, confidence = health.predict(config, params, pairs)
-    error = np.abs(disparity - pairs.disparity)
-    print("\n## Confidence\n\n| from | share of pixels, % | mean confidence | wrong by more than 2 px, % | right |")
-    print("|---|---|---|---|---|")
+
+def show(tables: Sequence[Table]) -> None:
+    """One table as Markdown; several side by side, numbered as their checkpoints are."""
+    first, *others = tables[0].columns
+    marks = [f" ({n})" if len(tables) > 1 else "" for n in range(1, 1 + len(tables))]
+    columns = [first, *(f"{column}{mark}" for mark in marks for column in others)]
+    lines = [f"## {tables[0].title}", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    nothing = ("",) * len(others)
+    for name in dict.fromkeys(name for table in tables for name in table.rows):
+        lines.append("| " + " | ".join([name, *(cell for table in tables for cell in table.rows.get(name, nothing))]) + " |")
+    for mark, table in zip(marks, tables, strict=True):
+        lines += [line for remark in table.remarks for line in ("", f"{mark} {remark}".strip())]
+    print("\n" + "\n".join(lines), flush=True)
+
+
+def activations(known: Checkpoint, source: str, pairs: health.Pairs, every: bool) -> Table:
+    """InputError: one that is not finite."""
+    found = health.sizes(known.config, known.params, pairs.left, pairs.right)
+    shown = [row for row in found if every or row.name.startswith("tap ")]
+    table = {row.name.removeprefix("tap "): (f"{row.rms:.3g}", f"{row.largest:.3g}") for row in shown}
+    if not all(row.finite for row in found):
+        show([Table("Activations", ("tap", "rms", "largest"), table)])
+    health.check_finite(found, source)
+    top = max((row for row in found if not row.name.startswith("tap ")), key=lambda row: row.largest)
+    dead = ", ".join(f"{row.name} {100 * row.dead:.0f} %" for row in found if row.dead) or "none"
+    remarks = [f"Largest of all modules: {top.name}, {top.largest:.3g}. Dead units before a relu: {dead}."]
+    for dtype in ("float16", "bfloat16"):
+        try:
+            health.check_dtype(found, dtype)
+        except InputError as error:
+            remarks.append(f"Refused: {error}")
+    return Table("Activations", ("tap", "rms", "largest"), table, tuple(remarks))
+
+
+def without_parts(known: Checkpoint, pairs: health.Pairs) -> Table:
+    rows = {
+        effect.part: (
+            f"{effect.change:.3g}",
+            f"{effect.epe:.3f}",
+            f"{effect.bad2:.2f}",
+            f"{effect.worse[0]:+.2f} to {effect.worse[1]:+.2f}",
+        )
+        for effect in health.effects(known.config, known.params, pairs)
+    }
+    return Table("Without each part", ("without", "change, px", "EPE, px", "bad-2, %", "more than the whole (95 %)"), rows)
+
+
+def gradient_shares(known: Checkpoint, pairs: health.Pairs) -> Table:
+    found = health.shares(gradient(known.config, known.params, pairs))
+    rows = {part: (f"{100 * share:.2g} %",) for part, share in found.items()}
+    return Table("Share of the squared gradient norm", ("part", "share"), rows)
+
+
+def confidence_table(known: Checkpoint, disparity: np.ndarray, confidence: np.ndarray, pairs: health.Pairs) -> Table:
+    error, rows = np.abs(disparity - pairs.disparity), {}
     for row in health.reliability(confidence, error, pairs.valid):
         bar = "█" * round(BAR * (1 - row.wrong))  # the reliability diagram: bars that grow evenly are a calibrated confidence
-        print(f"| {row.low:.1f} | {100 * row.share:.1f} | {row.confidence:.3f} | {100 * row.wrong:.1f} | `{bar:<{BAR}}` |")
+        rows[f"{row.low:.1f}"] = f"{100 * row.share:.1f}", f"{row.confidence:.3f}", f"{100 * row.wrong:.1f}", f"`{bar:<{BAR}}`"
     sure = pairs.valid & (confidence > SURE)
     wrong = 100 * float((error[sure] > health.WRONG).mean()) if sure.any() else 0.0
     share = 100 * sure.sum() / pairs.valid.sum()
-    print(f"\nAbove {SURE}: {share:.1f} % of the pixels, {wrong:.1f} % of them wrong by more than 2 px.")
     areas = health.sparsification(confidence, error, pairs.valid)
-    print(f"\nArea under the sparsification curve, px: {', '.join(f'{name} {value:.3f}' for name, value in areas.items())}")
-    temperature = health.fit_temperature(config, confidence, error, pairs.valid)
-    print(f"Likeliest temperature: {temperature:.3g} (now {config.temperature:.3g})")
-    if args.calibrate:
-        calibrated = dataclasses.replace(
-            known,
-            config=config.replace(temperature=temperature),
-            provenance=known.provenance | {"temperature": f"fitted on {args.pairs} rendered pairs of seed {UNSEEN}"},
-        )
-        save_checkpoint(args.calibrate, calibrated, dtype="float32")
+    temperature = likeliest_temperature(known, disparity, confidence, pairs)
+    return Table(
+        "Confidence",
+        ("from", "share of pixels, %", "mean confidence", "wrong by more than 2 px, %", "right"),
+        rows,
+        (
+            f"Above {SURE}: {share:.1f} % of the pixels, {wrong:.1f} % of them wrong by more than 2 px.",
+            f"Area under the sparsification curve, px: {', '.join(f'{name} {value:.3f}' for name, value in areas.items())}.",
+            f"Likeliest temperature: {temperature:.3g} (now {known.config.temperature:.3g}).",
+        ),
+    )
+
+
+def likeliest_temperature(known: Checkpoint, disparity: np.ndarray, confidence: np.ndarray, pairs: health.Pairs) -> float:
+    return health.fit_temperature(known.config, confidence, np.abs(disparity - pairs.disparity), pairs.valid)
 
 
 def load(source: str, *, last: bool) -> Checkpoint:

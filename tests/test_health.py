@@ -1,5 +1,7 @@
 """The health report: sizes and the first bad layer, parts switched off, calibration against plain counting."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -147,3 +149,18 @@ def test_the_fitted_temperature_is_that_of_the_draw():
     said = 1 / (1 + np.exp(-5 * logit))  # five times too sure
     found = health.fit_temperature(CONFIG, said, np.where(right, 0.0, 9.0), np.ones(logit.shape, bool))
     assert found == pytest.approx(5, rel=0.15)
+
+
+def test_two_reports_stand_side_by_side(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    from scripts.health import Table, show
+
+    one = Table("Parts", ("part", "EPE", "bad"), {"all": ("1", "2"), "prior": ("3", "4")}, ("first",))
+    two = Table("Parts", ("part", "EPE", "bad"), {"all": ("5", "6"), "choice": ("7", "8")})
+    show([one, two])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3:5] == ["| part | EPE (1) | bad (1) | EPE (2) | bad (2) |", "|---|---|---|---|---|"]
+    assert lines[5:8] == ["| all | 1 | 2 | 5 | 6 |", "| prior | 3 | 4 |  |  |", "| choice |  |  | 7 | 8 |"]
+    assert lines[-1] == "(1) first"
+    show([one])
+    assert "| part | EPE | bad |" in capsys.readouterr().out
