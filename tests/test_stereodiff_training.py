@@ -29,7 +29,7 @@ from bridgedepth_jax.training.start import make_start
 from bridgedepth_jax.training.step import Frozen, make_step
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = ("pairs_tiny", "video_tiny")
+CONFIGS = ("autoencoder_tiny", "pairs_tiny", "video_tiny")
 PAIRS = PairConfig(
     img_size=(64, 64),
     enc_embed_dim=16,
@@ -82,9 +82,10 @@ def at_the_top(monkeypatch):
 def test_configs_build(name, at_the_top):
     experiment = Experiment.from_dict(read_config(str(ROOT / "configs" / "stereodiff" / f"{name}.py")).to_dict())
     state, frozen = experiment.abstract_state(experiment.objective())  # asserts that every parameter is in one group
-    assert not frozen
+    assert {path.split("/")[0] for path in flatten(frozen)} == {
+        "autoencoder_tiny": {"unet", "image_encoder"}, "pairs_tiny": set(), "video_tiny": {"vae"}}[name]  # fmt: skip
     assert Experiment.from_dict(experiment.to_dict()) == experiment
-    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) < 3e6
+    assert sum(leaf.size for leaf in jax.tree.leaves((state.params, frozen))) < 3e6
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,8 @@ def test_a_wrong_value_is_one_clear_error(option, words, at_the_top):
         override(config, [option])
         Experiment.from_dict(config.to_dict())
     assert words in str(error.value)
+    with pytest.raises(InputError, match="task.stage 'both', expected autoencoder or diffusion"):
+        VideoTask("both")
 
 
 def test_views_of_a_clip_are_those_of_the_whole_clip():
@@ -200,55 +203,62 @@ def compiled(experiment: Experiment):
     return state, advance
 
 
-def one_step(experiment: Experiment, step: int = 0):
-    """(gradients by name, metrics) of the first batch at a step."""
+def one_step(experiment: Experiment):
+    """(gradients by name, metrics) of the first batch."""
     state, advance = compiled(experiment)
-    after, metrics = advance(state.replace(step=jnp.asarray(step, state.step.dtype)))
+    after, metrics = advance(state)
     # Adam's first moment after its first step is a tenth of the gradient.
     return {name: 10 * np.asarray(value) for name, value in flatten(after.moments.mu).items()}, metrics
 
 
-TASK = VideoTask(autoencoder_steps=3, decoded=2, hold=1.0)
+STAGES = {
+    "autoencoder": VideoTask("autoencoder", decoded=2, hold=1.0),
+    "diffusion": VideoTask("diffusion", decoded=2),
+}
 
 
 @pytest.mark.parametrize(
-    ("system", "task", "steps"),
-    [("dust3r", PairTask(hold=1.0), (0,)), pytest.param("depthcrafter", TASK, (0, 5), marks=pytest.mark.slow)],
+    ("system", "task"),
+    [
+        ("dust3r", PairTask(hold=1.0)),
+        *(pytest.param("depthcrafter", task, marks=pytest.mark.slow) for task in STAGES.values()),
+    ],
 )
-def test_parts_of_a_batch_give_the_step_of_the_whole(system, task, steps):
+def test_parts_of_a_batch_give_the_step_of_the_whole(system, task):
     """Of pairs and of both stages of the video model, whose random draws and means belong to the global batch."""
-    for step in steps:
-        here, first = one_step(experiment_of(system, task), step)
-        there, second = one_step(experiment_of(system, task, accumulate=2), step)
-        largest = max(np.abs(value).max() for value in here.values())
-        for name, value in here.items():
-            np.testing.assert_allclose(value, there[name], atol=2e-5 * largest, err_msg=f"{step} {name}")
-        for name in ("loss", "grad_norm"):
-            assert second[name] == pytest.approx(first[name], rel=1e-4), (step, name)
+    here, first = one_step(experiment_of(system, task))
+    there, second = one_step(experiment_of(system, task, accumulate=2))
+    largest = max(np.abs(value).max() for value in here.values())
+    for name, value in here.items():
+        np.testing.assert_allclose(value, there[name], atol=2e-5 * largest, err_msg=name)
+    for name in ("loss", "grad_norm"):
+        assert second[name] == pytest.approx(first[name], rel=1e-4), name
 
 
-def test_the_shapes_of_a_step_of_the_video_model():
-    """Traced, not compiled: both stages, with every annotation of shapes checked."""
-    experiment = experiment_of("depthcrafter", TASK, frames=3)
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_shapes_of_a_step_of_the_video_model(stage):
+    """Traced, not compiled, with every annotation of shapes checked."""
+    experiment = experiment_of("depthcrafter", STAGES[stage], frames=3)
     objective = experiment.objective()
     state, frozen = experiment.abstract_state(objective)
     batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in batch_shapes(experiment.data).items()}
     run = make_step(objective, experiment.solver, make_mesh(1, jax.devices()[:1]))
     after, metrics, _ = jax.eval_shape(run, state, Frozen(frozen, {}), batch)
     assert jax.tree.map(jnp.shape, after.params) == jax.tree.map(jnp.shape, state.params)
-    assert {"edm", "latent_error", "disparity_square", "image_error"} <= set(metrics)
-    weights = {**state.params}
+    assert {"autoencoder": {"disparity_square", "image_error"}, "diffusion": {"edm", "latent_error"}}[stage] <= set(metrics)
+    weights = {**state.params, **frozen}
     assert objective.health is not None
     sizes = jax.eval_shape(objective.health, weights, batch)
     assert all(size.shape == () for size in sizes.values())
 
 
 @pytest.mark.slow
-def test_a_stage_of_the_video_model_moves_its_own_parts_alone():
-    for step, moved in ((2, {"vae"}), (3, {"unet", "image_encoder"})):
-        found, metrics = one_step(experiment_of("depthcrafter", TASK), step)
-        assert {name.split("/")[0] for name, value in found.items() if np.abs(value).max() > 0} == moved
-        assert (metrics["edm"] > 0) == ("unet" in moved) and (metrics["disparity_error"] > 0) == ("vae" in moved)
+@pytest.mark.parametrize(("stage", "moved"), [("autoencoder", {"vae"}), ("diffusion", {"unet", "image_encoder"})])
+def test_a_stage_of_the_video_model_moves_its_own_parts_alone(stage, moved):
+    found, _ = one_step(experiment_of("depthcrafter", STAGES[stage]))
+    for part in moved:
+        assert max(np.abs(value).max() for name, value in found.items() if name.startswith(part)) > 0
+    assert {name.split("/")[0] for name in found} == moved
 
 
 def test_edm_error_is_the_loop_over_denoised_latents():
@@ -300,10 +310,8 @@ class Breaking:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", ["dust3r", "depthcrafter"])
-def test_a_run_that_broke_goes_on_to_the_bit(system, tmp_path):
-    """The video model breaks after its autoencoder stands still, and its last checkpoint is from before."""
-    task = VideoTask(autoencoder_steps=3, decoded=2) if system == "depthcrafter" else None
+@pytest.mark.parametrize(("system", "task"), [("dust3r", None), *(("depthcrafter", task) for task in STAGES.values())])
+def test_a_run_that_broke_goes_on_to_the_bit(system, task, tmp_path):
     experiment = experiment_of(system, task, max_iter=6, average=0.9)
     run = dataclasses.replace(experiment.run, latest_every=2, images_every=0, health_every=2)
     experiment = dataclasses.replace(experiment, run=run)

@@ -1,7 +1,7 @@
 """What the second stage is made of and how it runs (spec `video.md` section 3)."""
 
 import dataclasses
-from typing import Self
+from typing import Literal, Self
 
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.networks.video.config import (
@@ -73,9 +73,9 @@ class PairTask:
 
 @dataclasses.dataclass(frozen=True)
 class VideoTask:
-    """What the video diffusion model learns: its autoencoder, then to take noise from disparities."""
+    """What the video diffusion model learns: its autoencoder, then, in a run of its own, to take noise from disparities."""
 
-    autoencoder_steps: int = 1000  # the first steps, for the autoencoder alone
+    stage: Literal["autoencoder", "diffusion"] = "diffusion"
     decoded: int = 8  # frames that are decoded together then: `RefineOptions.chunk`
     kl: float = 1e-3  # weight of the latent's distance from a normal distribution
     hold: float = 0.1  # weight of the scaled latents' mean square's distance from 1
@@ -83,10 +83,10 @@ class VideoTask:
     level_deviation: float = 1.6
 
     def __post_init__(self) -> None:
-        if self.autoencoder_steps < 0 or self.decoded < 1:
-            raise InputError(
-                f"task.autoencoder_steps {self.autoencoder_steps}, task.decoded {self.decoded}, expected 0 and 1 at least"
-            )
+        if self.stage not in ("autoencoder", "diffusion"):
+            raise InputError(f"task.stage {self.stage!r}, expected autoencoder or diffusion")
+        if self.decoded < 1:
+            raise InputError(f"task.decoded {self.decoded}, expected at least 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,11 +117,8 @@ def disparity_of(batch: Batch) -> Array:
     return jnp.repeat((2 * jnp.clip(share, 0, 1) - 1)[..., None], 3, axis=-1)
 
 
-TERMS = ("disparity_error", "disparity_square", "image_error", "image_square", "edm", "latent_error")  # that the logs show
-
-
 class VideoLearner:
-    """The parts of the video diffusion model, and what each of its two stages minimises.
+    """The parts of the video diffusion model, and what each of its two stages of training minimises.
 
     The autoencoder: L1 of images and of disparities, a small KL term, and a term that keeps the mean square of scaled latents
     at 1 (`hold`), so that the config's scaling factor is right. The U-Net: EDM's loss of disparity latents at a random noise
@@ -156,10 +153,7 @@ class VideoLearner:
         """Of scaled latents: these rows' share."""
         return jnp.sum(jnp.mean(jnp.square(self.scaling * mean), axis=(1, 2, 3, 4))) / counts
 
-    def autoencoder(
-        self, weights: Weights, batch: Batch, counts: Array, rows: Rows, whole: Mapping[str, Array]
-    ) -> tuple[Array, dict[str, Array]]:
-        """`whole`: the mean square of each kind of latents in the global batch."""
+    def autoencoder(self, weights: Weights, batch: Batch, counts: Array, rows: Rows) -> tuple[Array, dict[str, Array]]:
         value, metrics = jnp.zeros(()), {}
         for name, clips in self.decoded(batch).items():
             mean, logvar = self.moments(weights, clips)
@@ -170,7 +164,7 @@ class VideoLearner:
             kl = (jnp.square(mean) + jnp.exp(logvar) - 1 - logvar) / 2
             square = self.mean_square(mean, counts)
             # The gradient is that of (whole - 1)^2 over the global batch, the value a part's share of twice as much.
-            held = 2 * (whole[name] - 1) * square
+            held = 2 * (rows.across(f"square_{name}", square) - 1) * square
             value += error + self.task.kl * jnp.sum(jnp.mean(kl, axis=(1, 2, 3, 4))) / counts + self.task.hold * held
             metrics |= {f"{name}_error": error, f"{name}_square": square}
         return value, metrics
@@ -183,16 +177,14 @@ class VideoLearner:
         ids = jnp.tile(jnp.asarray([TIME_IDS], jnp.float32), (len(images), 1))
         return self.unet.apply({"params": weights["unet"]}, sample, time, context.reshape(*images.shape[:2], -1), ids)  # type: ignore[return-value]
 
-    def diffusion(
-        self, weights: Weights, batch: Batch, counts: Array, rows: Rows, _: Mapping[str, Array]
-    ) -> tuple[Array, dict[str, Array]]:
+    def diffusion(self, weights: Weights, batch: Batch, counts: Array, rows: Rows) -> tuple[Array, dict[str, Array]]:
         from bridgedepth_jax.systems.stereodiff.losses import edm_error
         from bridgedepth_jax.systems.stereodiff.refine import AUGMENTATION
 
-        images, still = images_of(batch), {"vae": jax.lax.stop_gradient(weights["vae"])}
+        images = images_of(batch)
         key = lambda number: jax.random.fold_in(rows.keys["noise"], number)
-        condition = self.moments(still, images + AUGMENTATION * normal(key(0), rows, images.shape[1:]))[0]
-        latent = self.scaling * self.moments(still, disparity_of(batch))[0]
+        condition = self.moments(weights, images + AUGMENTATION * normal(key(0), rows, images.shape[1:]))[0]
+        latent = self.scaling * self.moments(weights, disparity_of(batch))[0]
         levels = jax.vmap(lambda n: jax.random.normal(jax.random.fold_in(rows.keys["level"], n)))(rows.numbers)
         log_sigma = self.task.level_mean + self.task.level_deviation * levels
         sigma = jnp.exp(log_sigma)[:, None, None, None, None]
@@ -204,26 +196,9 @@ class VideoLearner:
         return value, {"edm": value, "latent_error": jnp.sum(wrong * share) / counts}
 
     def loss(self, weights: Weights, _: Any, batch: Batch, counts: Array, rows: Rows) -> tuple[Array, Result]:
-        early = rows.step < self.task.autoencoder_steps
-        still = jax.lax.stop_gradient(weights)
-        # Sums over the global batch are made between the two choices of the stage: they cannot leave one.
-        shares = jax.lax.cond(
-            early,
-            lambda: {
-                name: self.mean_square(self.moments(still, clips)[0], counts) for name, clips in self.decoded(batch).items()
-            },
-            lambda: {name: jnp.zeros(()) for name in ("disparity", "image")},
+        value, metrics = (self.autoencoder if self.task.stage == "autoencoder" else self.diffusion)(
+            weights, batch, counts, rows
         )
-        whole = {name: rows.across(f"square_{name}", share) for name, share in shares.items()}
-
-        def stage(function: Any) -> Any:
-            def run(weights: Weights) -> tuple[Array, dict[str, Array]]:
-                value, metrics = function(weights, batch, counts, rows, whole)
-                return value, {name: metrics.get(name, jnp.zeros(())) for name in TERMS}
-
-            return run
-
-        value, metrics = jax.lax.cond(early, stage(self.autoencoder), stage(self.diffusion), weights)
         return value, Result(metrics)
 
     def health(self, weights: Weights, batch: Batch) -> dict[str, Array]:
@@ -246,16 +221,19 @@ def normal(key: Array, rows: Rows, shape: tuple[int, ...]) -> Array:
 
 
 def video(config: VideoDiffusionConfig, task: VideoTask, teachers: Mapping[str, Teacher]) -> Objective:
-    """First the autoencoder alone; then it stands still, and U-Net and image encoder learn to take noise away."""
+    """The autoencoder alone; or U-Net and image encoder, which learn to take noise away while the autoencoder stands still.
+
+    Two runs, not two branches of one step: XLA's convolutions on a CPU are six times slower inside a `lax.cond`.
+    """
     no_teachers(teachers)
-    learner = VideoLearner(config, task)
+    learner, early = VideoLearner(config, task), task.stage == "autoencoder"
     return Objective(
-        trained=lambda path: True,
+        trained=lambda path: path.startswith("vae/") == early,
         count=lambda batch: jnp.asarray(len(batch["image"]), jnp.float32),
         loss=learner.loss,
         groups=groups,
-        keys=("noise", "level"),
-        headline=("disparity_error", "edm"),
+        keys=("noise",) if early else ("noise", "level"),
+        headline=("disparity_error", "disparity_square") if early else ("edm", "latent_error"),
         health=learner.health,
         part=lambda path: path.split("/")[0],
     )
