@@ -3,7 +3,8 @@
 bridgedepth adapt --pairs mine.csv --workdir runs/mine                   # the default model; a CSV with the columns left,right
 bridgedepth adapt --left left --right right --init checkpoints/rvc --workdir runs/mine
 
-A fifth of the pairs is held out and decides when to stop. What is not better on them is not exported: exit status 1.
+A fifth of the pairs is held out and decides when to stop, and whether the network learns from what it says of enlarged images.
+What is not better on them is not exported: exit status 1.
 DIR/adapt.md has the numbers before and after, DIR/pictures the disparities, DIR/export the weights for `bridgedepth infer`.
 Broken off, the same command continues.
 """
@@ -27,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patience", type=int, default=4, help="looks without a better result before a stage ends; default 4")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="images are resized to it; default: near their own")
     parser.add_argument("--batch", type=int, default=2, help="pairs a step; default 2")
-    parser.add_argument("--rate", type=float, default=5e-5, help="learning rate; default 5e-5")
+    parser.add_argument("--rate", type=float, default=5e-5, help="learning rate; default 5e-5, ten times it from labels")
     parser.add_argument("--held-out", type=float, default=0.2, metavar="SHARE", help="of the pairs; default 0.2")
     parser.add_argument("--seed", type=int, default=0, help="of order and augmentation; default 0")
     parser.add_argument("--imagenet", default="", metavar="PTH", help="torchvision's ResNet-18, for the monocular network")
