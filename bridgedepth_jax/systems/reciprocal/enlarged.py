@@ -6,6 +6,7 @@ H, W an image's sides.
 """
 
 import csv
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from bridgedepth_jax.files import make_folder, replacing
 from bridgedepth_jax.system import Weights
 from bridgedepth_jax.systems.reciprocal import losses
 from bridgedepth_jax.systems.reciprocal.config import ALPHA
-from bridgedepth_jax.systems.reciprocal.networks import mirrored
 
 SCALES = ((1, 4 / 3, 2), (4 / 3, 2, 3))  # the labels are the median of three: one that fails has no say
 WAYS = "given", "mirrored"
@@ -36,7 +36,9 @@ class Enlarged:
     """A frozen stereo network on images of other sizes, whose sides are made multiples of `multiple`."""
 
     def __init__(self, stereo: Callable[..., Any], weights: Weights, multiple: int) -> None:
-        self._run = jax.jit(lambda left, right: (stereo(weights, left, right), mirrored(stereo)(weights, left, right)))
+        self._run = functools.partial(
+            jax.jit(stereo), jax.device_put(weights)
+        )  # of one view: half as much to compile for each size
         self._multiple = multiple
 
     def __call__(self, left: Image, right: Image, scales: Sequence[float]) -> tuple[Disparity, Disparity]:
@@ -49,9 +51,10 @@ class Enlarged:
         height, width = left.shape[:2]
         size = scaled((height, width), scale, self._multiple)
         large = (cv2.resize(view.astype(np.float32), size[::-1], interpolation=cv2.INTER_CUBIC) for view in (left, right))
-        found = jax.device_get(self._run(*(np.clip(view, 0, 255)[None] for view in large)))
-        back = lambda d: cv2.resize(d[0], (width, height), interpolation=cv2.INTER_LINEAR) * (width / size[1])
-        return back(found[0]), back(found[1])
+        first, second = (np.clip(view, 0, 255)[None] for view in large)
+        back = lambda d: cv2.resize(np.asarray(d)[0], (width, height), interpolation=cv2.INTER_LINEAR) * (width / size[1])
+        mirror = lambda view: view[:, :, ::-1]
+        return back(self._run(first, second)), back(mirror(self._run(mirror(second), mirror(first))))
 
 
 def scaled(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
