@@ -11,6 +11,7 @@ Broken off, the same command continues.
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 from bridgedepth_jax.commands import options
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from bridgedepth_jax.inference.compiled import keep_compilations
     from bridgedepth_jax.inference.inputs import pair_files
     from bridgedepth_jax.inference.stereo import DEFAULT_MODEL
-    from bridgedepth_jax.systems.reciprocal.adapt import AdaptConfig, adapt, report
+    from bridgedepth_jax.systems.reciprocal.adapt import AdaptConfig, BrokenOff, adapt, report
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     if bool(args.pairs) == bool(args.left or args.right) or bool(args.left) != bool(args.right):
@@ -53,7 +54,11 @@ def run(args: argparse.Namespace) -> None:
         files = pair_files(args.left, args.right)
         pairs = tuple(Pair("pairs", str(row.left), "sparse", row.left, row.right) for row in files)
     keep_compilations()
-    result = adapt(pairs, args.init or DEFAULT_MODEL, args.workdir, config)
+    try:
+        result = adapt(pairs, args.init or DEFAULT_MODEL, args.workdir, config)
+    except BrokenOff as ended:
+        print(ended, file=sys.stderr)
+        raise SystemExit(1) from None
     print(report(result))
     if result["refused"]:
         raise SystemExit(1)

@@ -230,6 +230,10 @@ def verdict(values: dict[str, float]) -> str:
     return ""
 
 
+class BrokenOff(Exception):
+    """A stage was asked to stop before its end."""
+
+
 class _Enough(Exception):
     """Held-out pairs have not become better for a while."""
 
@@ -271,7 +275,7 @@ def adapt(pairs: Sequence[Pair], init: str | Path, workdir: Path, config: AdaptC
     """Trains, and exports to workdir/export what is better on the held-out pairs; the same call continues a broken-off one.
 
     Returns what workdir/adapt.json holds: `values` before and after, and `refused`, why nothing was exported, or "".
-    InputError: a checkpoint of another kind; pairs that cannot be trained on.
+    InputError: a checkpoint of another kind; pairs that cannot be trained on. BrokenOff: by SIGTERM or Ctrl-C.
     """
     folder = resolve(init, of(*STUDENTS))
     loaded = load(folder, of(*STUDENTS))
@@ -382,7 +386,9 @@ def _stage(
         start = functools.partial(make_start, experiment, experiment.init, "" if init else config.imagenet)
         try:
             devices = jax.devices()[: math.gcd(config.batch, jax.device_count())]  # which share the batch evenly
-            loop.train(experiment, folder, make_train_dataset(experiment.data), start, evaluate, devices)
+            word = loop.train(experiment, folder, make_train_dataset(experiment.data), start, evaluate, devices)
+            if not (folder / "export").is_dir():  # what a run writes at its end
+                raise BrokenOff(f"{name} {word}")
         except _Enough:
             log.info("%s: no better for %d looks", name, config.patience)
         ended.touch()
