@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import signal
 
 import cv2
 import jax
@@ -86,6 +88,24 @@ def test_what_becomes_better_is_exported(start, tmp_path, capsys):
     again = flatten(load_checkpoint(tmp_path / "run" / "export").params)
     assert all(np.array_equal(value, again[name]) for name, value in flatten(exported.params).items())
     assert "held-out pairs, step 20: photometric error" in capsys.readouterr().err
+
+
+def test_a_stage_that_a_signal_stops_is_not_ended(start, tmp_path, capsys, monkeypatch):
+    pairs = make_pairs(tmp_path / "pairs", 12)
+    options = ("--steps", "60", "--every", "20", "--rate", "3e-3", "--batch", "4")
+    look = adapt._Watch.__call__
+
+    def stopped(watch, weights):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return look(watch, weights)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as caught:
+        patch.setattr(adapt._Watch, "__call__", stopped)
+        run(pairs, start, tmp_path / "run", *options)
+    assert caught.value.code == 1 and not (tmp_path / "run" / "export").exists()
+    assert "stage1 stopped by SIGTERM after step 21, saved; the same command continues" in capsys.readouterr().err
+    run(pairs, start, tmp_path / "run", *options)
+    assert "held-out pairs, step 60" in capsys.readouterr().err and (tmp_path / "run" / "export").exists()
 
 
 def test_what_is_no_better_is_not_exported(start, tmp_path, capsys):

@@ -1,7 +1,8 @@
 """Adapting a trained stereo network to a camera without ground truth: stages 1 to 3 on a user's own rectified pairs.
 
-Pairs that training does not see decide when to stop and whether the result is any better: by the photometric error where both
-the network before and the one after see with both cameras. H, W the sides that the network works at.
+Where the network says better things of enlarged images, it learns from these (`enlarged.py`) instead of stage 1's losses.
+Pairs that training does not see decide that, when to stop and whether the result is any better: by the photometric error where
+both the network before and the one after see with both cameras. H, W the sides that the network works at.
 """
 
 import csv
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bridgedepth_jax.convert.published import load, of, resolve
-from bridgedepth_jax.data.augment import whole_views
+from bridgedepth_jax.data.augment import AugmentConfig, whole_views
 from bridgedepth_jax.data.epipolar import check_pair
 from bridgedepth_jax.data.formats import write_png
 from bridgedepth_jax.data.pairs import Pair, read_sample
@@ -32,8 +33,10 @@ from bridgedepth_jax.files import make_folder, replacing
 from bridgedepth_jax.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bridgedepth_jax.system import Weights, find_system
 from bridgedepth_jax.systems.reciprocal import losses
-from bridgedepth_jax.systems.reciprocal.config import ALPHA, ReciprocalTask, SingleNetConfig
-from bridgedepth_jax.systems.reciprocal.stages import consult
+from bridgedepth_jax.systems.reciprocal.bridgedepth import supervised_task
+from bridgedepth_jax.systems.reciprocal.config import ALPHA, ReciprocalTask, SingleNetConfig, Stage
+from bridgedepth_jax.systems.reciprocal.enlarged import Enlarged, candidates, write_labels
+from bridgedepth_jax.systems.reciprocal.networks import mirrored
 from bridgedepth_jax.training import loop
 from bridgedepth_jax.training.config import EvalConfig, RunConfig, SolverConfig
 from bridgedepth_jax.training.experiment import Experiment
@@ -49,6 +52,9 @@ ALIKE = 0.2  # share of the pairs in which matches must be found: dark or small 
 CHECKED = 200  # pairs of a list that are looked at before training
 BETTER = 0.99  # error after over error before, at most, to be worth exporting
 MORE_OCCLUDED = 0.02  # by which the share of occluded pixels may rise: what is masked costs nothing
+ENLARGED = 0.9  # the same ratio, below which it is worth learning from what the network says of enlarged images
+LABEL_RATE = 10  # times the learning rate: labels are surer than photometric errors, and averaged weights forgive more
+AVERAGE = 0.98  # decay of the average of the weights that learn from labels
 MOST_HELD_OUT = 32
 
 
@@ -156,16 +162,23 @@ class Judge:
         estimate = find_system(kind).estimate
         assert estimate is not None
         stereo = lambda weights, left, right: estimate(config)(weights, left, right).disparity
-        self._run = jax.jit(functools.partial(_judge, stereo))
+        self.stereo = stereo
+        self._run = jax.jit(functools.partial(_both, stereo))
+        self._measure = jax.jit(_measure)
         self.pairs = pairs
         self.before = self.look(weights)
 
     def look(self, weights: Weights) -> list[Judgement]:
-        found = []
-        for pair in self.pairs:
-            disparity, occluded, error, apart = jax.device_get(self._run(weights, pair.left[None], pair.right[None]))
-            found.append(Judgement(disparity[0], occluded[0], error[0], float(apart)))
-        return found
+        """Of a network."""
+        return self.measure([self._run(weights, pair.left[None], pair.right[None]) for pair in self.pairs])
+
+    def measure(self, found: Sequence[tuple[Any, Any]]) -> list[Judgement]:
+        """Of the disparities (1, H, W) of both views of each pair."""
+        judged = []
+        for pair, (disparity, other) in zip(self.pairs, found, strict=True):
+            occluded, error, apart = self._measure(pair.left[None], pair.right[None], disparity, other)
+            judged.append(Judgement(*(np.asarray(array)[0] for array in (disparity, occluded, error)), float(apart)))
+        return judged
 
     def compare(self, after: Sequence[Judgement]) -> dict[str, float]:
         """Means over the pairs, before and after; `ratio` of the errors where both see, `wins` the share of pairs."""
@@ -189,14 +202,18 @@ class Judge:
         return values
 
 
-def _judge(stereo: Callable, weights: Weights, left: Any, right: Any) -> tuple[Any, Any, Any, Any]:
+def _both(stereo: Callable, weights: Weights, left: Any, right: Any) -> tuple[Any, Any]:
     pair = left.astype(jnp.float32), right.astype(jnp.float32)
-    disparity, occluded = consult(stereo, weights, pair, ALPHA["photometric"])
-    other = stereo(weights, pair[1][:, :, ::-1], pair[0][:, :, ::-1])[:, :, ::-1]
+    return stereo(weights, *pair), mirrored(stereo)(weights, *pair)
+
+
+def _measure(left: Any, right: Any, disparity: Any, other: Any) -> tuple[Any, Any, Any]:
+    left, right = (view.astype(jnp.float32) / 255 for view in (left, right))
     there = losses.warp_rows(other[..., None], disparity)[..., 0]
     inside = ~losses.out_of_view(disparity)
     apart = jnp.sum(jnp.where(inside, jnp.abs(disparity - there), 0)) / jnp.maximum(jnp.sum(inside), 1)
-    return disparity, occluded, losses.photometric(pair[0] / 255, losses.warp_rows(pair[1] / 255, disparity)), apart
+    error = losses.photometric(left, losses.warp_rows(right, disparity))
+    return losses.occlusion(disparity, other, ALPHA["photometric"]), error, apart
 
 
 def verdict(values: dict[str, float]) -> str:
@@ -211,6 +228,10 @@ def verdict(values: dict[str, float]) -> str:
             " the error fell where fewer pixels count"
         )
     return ""
+
+
+class BrokenOff(Exception):
+    """A stage was asked to stop before its end."""
 
 
 class _Enough(Exception):
@@ -254,7 +275,7 @@ def adapt(pairs: Sequence[Pair], init: str | Path, workdir: Path, config: AdaptC
     """Trains, and exports to workdir/export what is better on the held-out pairs; the same call continues a broken-off one.
 
     Returns what workdir/adapt.json holds: `values` before and after, and `refused`, why nothing was exported, or "".
-    InputError: a checkpoint of another kind; pairs that cannot be trained on.
+    InputError: a checkpoint of another kind; pairs that cannot be trained on. BrokenOff: by SIGTERM or Ctrl-C.
     """
     folder = resolve(init, of(*STUDENTS))
     loaded = load(folder, of(*STUDENTS))
@@ -272,18 +293,25 @@ def adapt(pairs: Sequence[Pair], init: str | Path, workdir: Path, config: AdaptC
 
     run = functools.partial(_stage, workdir=workdir, size=size, config=config)
     # Remains the best of all stages; a stage that did not help is left out.
-    best, stages = folder, []
+    best = folder
     student = STUDENTS[loaded.kind]
     watch = functools.partial(_Watch, judge, config=config, kind=loaded.kind, model=loaded.config)
-    found = run("stage1", student, loaded.config, "photometric", best, watch=watch, teachers={"stereo": folder})
-    stages.append(judge.compare(judge.look(load_checkpoint(found).params)) if found else {})
+    labels, scales = (None, ())
+    if loaded.kind == "bridgedepth":
+        labels, scales = _labels(workdir / "labels", training, size, judge, folder, loaded)
+    if labels:
+        found = run("stage1", loaded.kind, loaded.config, supervised_task(loaded.config), best, watch=watch, labels=labels)
+    else:
+        task = _task("photometric", size, keep=KEEP)
+        found = run("stage1", student, loaded.config, task, best, watch=watch, teachers={"stereo": folder})
     best = found or best
     if config.stages == 3:
         model = SingleNetConfig.named("resnet18")
         model = dataclasses.replace(model, size=size)
-        mono = run("stage2", MONO, model, "distil", None, teachers={"stereo": best})
+        mono = run("stage2", MONO, model, _task("distil", size), None, teachers={"stereo": best})
         assert mono is not None
-        found = run("stage3", student, loaded.config, "fusion", best, watch=watch, teachers={"stereo": best, "mono": mono})
+        teachers = {"stereo": best, "mono": mono}
+        found = run("stage3", student, loaded.config, _task("fusion", size), best, watch=watch, teachers=teachers)
         best = found or best
     after = judge.look(load_checkpoint(best).params)
     values = judge.compare(after)
@@ -293,6 +321,7 @@ def adapt(pairs: Sequence[Pair], init: str | Path, workdir: Path, config: AdaptC
         "init": str(init),
         "pairs": {"trained": len(training), "held_out": len(held)},
         "size": list(size),
+        "enlarged": list(scales),
         "values": values,
         "refused": refused,
     }
@@ -313,7 +342,7 @@ def _stage(
     name: str,
     student: str,
     model: Any,
-    stage: Any,
+    task: Any,
     init: Path | None,
     *,
     workdir: Path,
@@ -321,26 +350,29 @@ def _stage(
     config: AdaptConfig,
     watch: Callable[[Path], _Watch] | None = None,
     teachers: dict[str, Path] | None = None,
+    labels: Path | None = None,
 ) -> Path | None:
-    """Trains one stage; the folder of its best weights, or None where the held-out pairs never became better."""
+    """Trains one stage; the folder of its best weights, or None where the held-out pairs never became better.
+
+    From the pairs, or from a list with labels, whose weights are averaged.
+    """
     folder = workdir / name
-    data = DataConfig(train=((f"custom:{(workdir / 'train.csv').absolute()}", 1),), crop=size, whole=True)
+    pairs = (labels or workdir / "train.csv").absolute()
+    augment = AugmentConfig(enabled=labels is None)  # labels are of whole images
+    data = DataConfig(train=((f"custom:{pairs}", 1),), crop=size, whole=labels is None, augment=augment)
     experiment = Experiment(
         system=student,
         model=model,
-        task=ReciprocalTask(
-            stage=stage,
-            keep=KEEP if teachers and stage == "photometric" else 0.0,
-            smoothness=losses.SMOOTHNESS * size[1] / WIDTH,
-        ),
+        task=task,
         data=data,
         solver=SolverConfig(
             max_iter=config.steps,
             batch_size=config.batch,
-            base_lr=config.rate if init else 1e-4,  # from nothing: the paper's
+            base_lr=(config.rate if init else 1e-4) * (LABEL_RATE if labels else 1),  # from nothing: the paper's
             schedule="constant",
             weight_decay=0.0,
             weight_decay_norm=0.0,
+            average=AVERAGE if labels else 0.0,
         ),
         run=RunConfig(latest_every=config.every, images_every=config.every, print_every=10),
         eval=EvalConfig(datasets=(), every=config.every if watch else 0),
@@ -354,13 +386,61 @@ def _stage(
         start = functools.partial(make_start, experiment, experiment.init, "" if init else config.imagenet)
         try:
             devices = jax.devices()[: math.gcd(config.batch, jax.device_count())]  # which share the batch evenly
-            loop.train(experiment, folder, make_train_dataset(experiment.data), start, evaluate, devices)
+            word = loop.train(experiment, folder, make_train_dataset(experiment.data), start, evaluate, devices)
+            if not (folder / "export").is_dir():  # what a run writes at its end
+                raise BrokenOff(f"{name} {word}")
         except _Enough:
             log.info("%s: no better for %d looks", name, config.patience)
         ended.touch()
     if watch is None:
         return folder / "export"
     return folder / "best" if (folder / "best").is_dir() else None
+
+
+def _task(stage: Stage, size: tuple[int, int], keep: float = 0.0) -> ReciprocalTask:
+    return ReciprocalTask(stage=stage, keep=keep, smoothness=losses.SMOOTHNESS * size[1] / WIDTH)
+
+
+def _labels(
+    folder: Path, pairs: Sequence[Pair], size: tuple[int, int], judge: Judge, init: Path, loaded: Checkpoint
+) -> tuple[Path | None, tuple[float, ...]]:
+    """A list of the pairs with labels of the network on enlarged images, and their scales; nothing where none is any better.
+
+    What is there for the same pairs, size and weights stays.
+    """
+    made_for = [str(init.absolute()), *size, *(str(pair.left.absolute()) for pair in pairs)]
+    chosen = folder / "scales.json"
+    teacher = Enlarged(judge.stereo, loaded.params, find_system(loaded.kind).multiple)
+    known = json.loads(chosen.read_text()) if chosen.is_file() else {}
+    if known.get("for") != made_for:
+        shutil.rmtree(folder, ignore_errors=True)
+        known = {"for": made_for, "scales": choose_scales(judge, teacher, size)}
+        with replacing(chosen) as temporary:
+            temporary.write_text(json.dumps(known))
+    scales = tuple(known["scales"])
+    return (write_labels(folder, pairs, size, scales, teacher), scales) if scales else (None, ())
+
+
+def choose_scales(judge: Judge, teacher: Enlarged, size: tuple[int, int]) -> tuple[float, ...]:
+    """Those of `candidates` with the smallest photometric error on the held-out pairs, or () where it is not clearly smaller.
+
+    Left and right must agree no less than before, in as many pixels: the error alone also falls where noise is matched.
+    """
+    best, found = ENLARGED, ()
+    for scales in candidates(size):
+        values = judge.compare(judge.measure([tuple(d[None] for d in teacher(p.left, p.right, scales)) for p in judge.pairs]))
+        words = ", ".join(f"{scale:.3g}" for scale in scales)
+        agree = values["apart_after"] <= values["apart_before"]
+        seen = values["occluded_after"] <= values["occluded_before"] + MORE_OCCLUDED
+        print(
+            f"held-out pairs enlarged {words} times: photometric error {values['ratio']:.3f} times as large,"
+            f" left and right {values['apart_after']:.3f} px apart ({values['apart_before']:.3f} before)",
+            file=sys.stderr,
+            flush=True,
+        )
+        if values["ratio"] < best and agree and seen:
+            best, found = values["ratio"], scales
+    return found
 
 
 def _write_list(path: Path, pairs: Sequence[Pair]) -> None:
@@ -393,6 +473,9 @@ def report(result: dict[str, Any]) -> str:
     values = result["values"]
     lines = [f"# Adapted from {result['init']}", ""]
     lines += [f"{result['pairs']['trained']} pairs trained on, {result['pairs']['held_out']} held out; means over these.", ""]
+    if result["enlarged"]:
+        scales = ", ".join(f"{scale:.3g}" for scale in result["enlarged"])
+        lines += [f"Labels: the median of what the network says of images enlarged {scales} times.", ""]
     lines += ["| | before | after |", "|---|---|---|"]
     lines += [
         f"| {words} | {values[f'{name}_before']:.4f} | {values[f'{name}_after']:.4f} |"

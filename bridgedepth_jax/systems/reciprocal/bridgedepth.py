@@ -30,12 +30,18 @@ from bridgedepth_jax.systems.reciprocal.networks import Images, Network, Pass, V
 CELL = 8  # pixels a side of a cell of the matching distribution
 
 
-def output_weights(config: ModelConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Shares of the coarse outputs and of the fine ones: those of the supervised loss, of sum 1."""
+def supervised_task(config: ModelConfig) -> StereoTask:
+    """The supervised losses on labels, for a network of any number of layers."""
     coarse, fine = config.nmp.infer_layers, config.nmp.refine_layers
     given = StereoTask().loss_weights
     # With another number of layers than published: rising alike, 1 to 1.4 and 1.4 to 2.
     weights = given if len(given) == coarse + fine else (*_rising(1.0, 1.4, coarse), *_rising(1.4, 2.0, fine))
+    return StereoTask(max_disp=config.dpn.max_disp, loss_weights=weights)
+
+
+def output_weights(config: ModelConfig) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Shares of the coarse outputs and of the fine ones: those of the supervised loss, of sum 1."""
+    weights, coarse = supervised_task(config).loss_weights, config.nmp.infer_layers
     shares = tuple(weight / sum(weights) for weight in weights)
     return shares[:coarse], shares[coarse:]
 
