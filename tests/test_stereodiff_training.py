@@ -105,7 +105,7 @@ def test_a_wrong_value_is_one_clear_error(option, words, at_the_top):
         override(config, [option])
         Experiment.from_dict(config.to_dict())
     assert words in str(error.value)
-    with pytest.raises(InputError, match="task.stage 'both', expected autoencoder or diffusion"):
+    with pytest.raises(InputError, match=r"task\.stage 'both', expected autoencoder or diffusion"):
         VideoTask("both")
 
 
