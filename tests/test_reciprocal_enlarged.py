@@ -62,7 +62,7 @@ STRAYED = np.where(np.arange(HEIGHT)[:, None] < 3, TRUTH + 20, TRUTH)
     ("left", "right", "chosen"),
     [
         (TRUTH, TRUTH, True),
-        (TRUTH, TRUTH + 1.3, False),  # left and right are further apart than before, though not occluded
+        (TRUTH, TRUTH + 1.05, False),  # left and right are hardly nearer than the 1.1 px before
         (TRUTH, STRAYED, False),  # they are nearer, but more pixels are occluded
         (TRUTH - 2, TRUTH - 2, False),  # they agree on what is wrong
     ],
