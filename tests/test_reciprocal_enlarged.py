@@ -102,6 +102,7 @@ def test_labels_are_of_both_views_and_are_not_made_twice(tmp_path):
     assert len(calls) == 3 and len(find_pairs(f"custom:{listed}", ".")) == 4
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_its_labels(tmp_path, monkeypatch):
     start, workdir = tmp_path / "start", tmp_path / "run"
     save_checkpoint(start, Checkpoint("bridgedepth", tiny.model_params(), tiny.MODEL, {"source": "a test"}))
