@@ -53,6 +53,7 @@ CHECKED = 200  # pairs of a list that are looked at before training
 BETTER = 0.99  # error after over error before, at most, to be worth exporting
 MORE_OCCLUDED = 0.02  # by which the share of occluded pixels may rise: what is masked costs nothing
 ENLARGED = 0.9  # the same ratio, below which it is worth learning from what the network says of enlarged images
+NEARER = 0.9  # how far apart left and right are on these over that before, at most
 LABEL_RATE = 10  # times the learning rate: labels are surer than photometric errors, and averaged weights forgive more
 AVERAGE = 0.98  # decay of the average of the weights that learn from labels
 MOST_HELD_OUT = 32
@@ -176,8 +177,9 @@ class Judge:
         """Of the disparities (1, H, W) of both views of each pair."""
         judged = []
         for pair, (disparity, other) in zip(self.pairs, found, strict=True):
-            occluded, error, apart = self._measure(pair.left[None], pair.right[None], disparity, other)
-            judged.append(Judgement(*(np.asarray(array)[0] for array in (disparity, occluded, error)), float(apart)))
+            measured = self._measure(pair.left[None], pair.right[None], disparity, other)
+            disparity, (occluded, error, apart) = jax.device_get((disparity, measured))
+            judged.append(Judgement(disparity[0], occluded[0], error[0], float(apart)))
         return judged
 
     def compare(self, after: Sequence[Judgement]) -> dict[str, float]:
@@ -424,13 +426,15 @@ def _labels(
 def choose_scales(judge: Judge, teacher: Enlarged, size: tuple[int, int]) -> tuple[float, ...]:
     """Those of `candidates` with the smallest photometric error on the held-out pairs, or () where it is not clearly smaller.
 
-    Left and right must agree no less than before, in as many pixels: the error alone also falls where noise is matched.
+    Left and right must be clearly nearer than before, in as many pixels: the error alone also falls where repeated texture or
+    noise is matched.
     """
-    best, found = ENLARGED, ()
+    best, chosen = ENLARGED, ()
     for scales in candidates(size):
-        values = judge.compare(judge.measure([tuple(d[None] for d in teacher(p.left, p.right, scales)) for p in judge.pairs]))
+        found = [teacher(pair.left, pair.right, scales) for pair in judge.pairs]
+        values = judge.compare(judge.measure([(disparity[None], other[None]) for disparity, other in found]))
         words = ", ".join(f"{scale:.3g}" for scale in scales)
-        agree = values["apart_after"] <= values["apart_before"]
+        agree = values["apart_after"] <= NEARER * values["apart_before"]
         seen = values["occluded_after"] <= values["occluded_before"] + MORE_OCCLUDED
         print(
             f"held-out pairs enlarged {words} times: photometric error {values['ratio']:.3f} times as large,"
@@ -439,8 +443,8 @@ def choose_scales(judge: Judge, teacher: Enlarged, size: tuple[int, int]) -> tup
             flush=True,
         )
         if values["ratio"] < best and agree and seen:
-            best, found = values["ratio"], scales
-    return found
+            best, chosen = values["ratio"], scales
+    return chosen
 
 
 def _write_list(path: Path, pairs: Sequence[Pair]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -97,7 +98,7 @@ def _write_pair(folder: Path, left: Image, right: Image, disparity: Disparity, o
     flip = lambda array: np.ascontiguousarray(array[:, ::-1])
     ways = (left, right, disparity, other), tuple(map(flip, (right, left, other, disparity)))
     for way, (image, second, here, there) in zip(WAYS, ways, strict=True):
-        occluded = jax.device_get(losses.occlusion(here[None], there[None], ALPHA["photometric"])[0])
+        occluded = jax.device_get(losses.occlusion(jnp.asarray(here)[None], jnp.asarray(there)[None], ALPHA["photometric"])[0])
         write_png(folder / way / "left.png", image)
         write_png(folder / way / "right.png", second)
         write_png(folder / way / "valid.png", np.where(occluded, 0, 255).astype(np.uint8))
