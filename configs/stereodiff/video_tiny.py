@@ -4,7 +4,7 @@
     bridgedepth train --config stereodiff/video_tiny --workdir runs/video_tiny
 
 U-Net and image encoder, from nothing, beside the autoencoder of the first run, which stands still; 12 frames of 96 x 128
-pixels, true disparity alone.
+pixels, true disparity alone. Views of 384 clips are rendered once and kept: up to 2 GB of memory.
 """
 
 from ml_collections import ConfigDict

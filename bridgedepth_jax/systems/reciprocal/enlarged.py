@@ -37,9 +37,8 @@ class Enlarged:
     """A frozen stereo network on images of other sizes, whose sides are made multiples of `multiple`."""
 
     def __init__(self, stereo: Callable[..., Any], weights: Weights, multiple: int) -> None:
-        self._run = functools.partial(
-            jax.jit(stereo), jax.device_put(weights)
-        )  # of one view: half as much to compile for each size
+        # Of one view: half as much to compile for each size.
+        self._run = functools.partial(jax.jit(stereo), jax.device_put(weights))
         self._multiple = multiple
 
     def __call__(self, left: Image, right: Image, scales: Sequence[float]) -> tuple[Disparity, Disparity]:

@@ -169,13 +169,18 @@ class VideoLearner:
             metrics |= {f"{name}_error": error, f"{name}_square": square}
         return value, metrics
 
-    def velocity(self, weights: Weights, images: Array, sample: Array, time: Array) -> Array:
+    def context(self, weights: Weights, images: Array) -> Array:
+        """(B, F, E): the image encoder's embeddings."""
+        flat = images.reshape(-1, *images.shape[2:])
+        found: Any = self.clip.apply({"params": weights["image_encoder"]}, flat)
+        return found[0].reshape(*images.shape[:2], -1)
+
+    def velocity(self, weights: Weights, context: Array, sample: Array, time: Array) -> Any:
         """(B, F, h, w, Z): what the U-Net says of noisy latents beside the frames' own, (B, F, h, w, 2 Z). `time`: (B,)."""
         from bridgedepth_jax.systems.stereodiff.refine import TIME_IDS
 
-        context, _ = self.clip.apply({"params": weights["image_encoder"]}, images.reshape(-1, *images.shape[2:]))  # type: ignore[misc]
-        ids = jnp.tile(jnp.asarray([TIME_IDS], jnp.float32), (len(images), 1))
-        return self.unet.apply({"params": weights["unet"]}, sample, time, context.reshape(*images.shape[:2], -1), ids)  # type: ignore[return-value]
+        ids = jnp.tile(jnp.asarray([TIME_IDS], jnp.float32), (len(sample), 1))
+        return self.unet.apply({"params": weights["unet"]}, sample, time, context, ids)
 
     def diffusion(self, weights: Weights, batch: Batch, counts: Array, rows: Rows) -> tuple[Array, dict[str, Array]]:
         from bridgedepth_jax.systems.stereodiff.losses import edm_error
@@ -190,7 +195,7 @@ class VideoLearner:
         sigma = jnp.exp(log_sigma)[:, None, None, None, None]
         noisy = latent + sigma * normal(key(1), rows, latent.shape[1:])
         sample = jnp.concatenate([noisy / jnp.sqrt(jnp.square(sigma) + 1), condition], axis=-1)
-        v = self.velocity(weights, images, sample, log_sigma / 4)
+        v = self.velocity(weights, self.context(weights, images), sample, log_sigma / 4)
         wrong = jnp.mean(edm_error(v, noisy, latent, sigma), axis=(1, 2, 3, 4))
         value, share = jnp.sum(wrong) / counts, (jnp.square(sigma) / (jnp.square(sigma) + 1)).reshape(-1)
         return value, {"edm": value, "latent_error": jnp.sum(wrong * share) / counts}
@@ -204,8 +209,8 @@ class VideoLearner:
     def health(self, weights: Weights, batch: Batch) -> dict[str, Array]:
         images = images_of(batch)
         condition, latent = self.moments(weights, images)[0], self.scaling * self.moments(weights, disparity_of(batch))[0]
-        embedding, _ = self.clip.apply({"params": weights["image_encoder"]}, images.reshape(-1, *images.shape[2:]))  # type: ignore[misc]
-        v = self.velocity(weights, images, jnp.concatenate([latent, condition], axis=-1), jnp.zeros(len(images)))
+        embedding = self.context(weights, images)
+        v = self.velocity(weights, embedding, jnp.concatenate([latent, condition], axis=-1), jnp.zeros(len(images)))
         sizes = {"condition": condition, "latent": latent, "embedding": embedding, "v": v}
         return {f"size/{name}": jnp.max(jnp.abs(x)) for name, x in sizes.items()}
 
