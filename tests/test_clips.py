@@ -99,3 +99,26 @@ def test_sizes_that_cannot_be_are_refused(change):
     sizes = {"height": 64, "width": 64, "views": 2, **change}
     with pytest.raises(InputError, match="clips: "):
         SyntheticClips(sizes["height"], sizes["width"], sizes["views"], seed=change.get("seed", 0))
+
+
+def test_haze_takes_colour_with_distance_and_changes_nothing_else():
+    """Each view keeps exp(-Z / reach) of its own colours; the rest is one colour, the same in all views and both eyes."""
+    clear, hazy = (clips(stereo=True, views=2, config=dataclasses.replace(STATIC, haze=haze)) for haze in (0.0, 1.0))
+    for index in range(2):
+        one, two, haze = clear[index], hazy[index], hazy.open(index).haze
+        assert clear.open(index).haze is None and haze is not None
+        assert ClipConfig().haze_reach[0] <= haze.reach <= ClipConfig().haze_reach[1]
+        for name in ("depth", "K", "pose", "moving"):
+            np.testing.assert_array_equal(one[name], two[name])
+        own = np.exp(-one["depth"].astype(float) / haze.reach)[..., None]
+        for name in ("image", "right"):
+            if name == "image":
+                expected = own * one[name] + (1 - own) * haze.colour
+                assert np.abs(two[name] - expected).max() < 0.51
+            assert np.abs(two[name].astype(float) - haze.colour).mean() < np.abs(one[name] - haze.colour).mean()
+
+
+def test_a_share_of_the_clips_is_hazy():
+    made = clips(config=dataclasses.replace(STATIC, haze=0.5))
+    hazy = [made.open(index).haze is not None for index in range(12)]
+    assert 2 <= sum(hazy) <= 10

@@ -38,6 +38,8 @@ TINY = PairConfig(
 )
 LINEAR = dataclasses.replace(TINY, head_type="linear", feature_dim=256, last_dim=128, layer_dims=(96, 192, 384, 768))
 
+FINE = dataclasses.replace(LINEAR, patch=8)
+
 
 def state_of(config: PairConfig) -> dict[str, np.ndarray]:
     """Name-seeded tensors of the original, second names too."""
@@ -57,7 +59,7 @@ def write(path: Path, config: PairConfig, **changes: np.ndarray | None) -> Path:
     return path
 
 
-@pytest.mark.parametrize("config", [TINY, LINEAR], ids=["dpt", "linear"])
+@pytest.mark.parametrize("config", [TINY, LINEAR, FINE], ids=["dpt", "linear", "patch 8"])
 @pytest.mark.parametrize("ending", ["weights.pth", "model.safetensors"])
 def test_a_file_there_and_back_is_equal_to_the_bit(config, ending, tmp_path):
     first = convert_file("dust3r", write(tmp_path / "a.pth", config))
@@ -156,6 +158,8 @@ def test_tensors_that_do_not_fit_are_named(changes, words, tmp_path):
         ("AsymmetricCroCo3DStereo(pos_embed='cosine')", "pos_embed 'cosine', expected 'RoPE100'"),
         ("AsymmetricCroCo3DStereo(secret=1)", "secret 1, which is not known"),
         ("AsymmetricCroCo3DStereo(enc_depth=-1)", "enc_depth -1, expected a positive number"),
+        ("AsymmetricCroCo3DStereo(patch_size=0)", "patch_size 0, expected a positive number"),
+        ("AsymmetricCroCo3DStereo(patch_size=8)", "patch 8, expected 16 with head_type 'dpt'"),
         ("AsymmetricCroCo3DStereo(enc_depth=True)", "enc_depth True, expected a positive number"),
         ("AsymmetricCroCo3DStereo(img_size='512')", "img_size '512', expected two numbers"),
     ],

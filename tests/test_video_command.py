@@ -343,6 +343,7 @@ def test_bad_input_is_one_line(tmp_path, movie, folder, capsys):
         (("--video", movie, "--stage1", "mono"), "--stage1 mono needs --checkpoint"),
         (("--video", movie, *file, "--pairs", "x"), "--pairs belongs to --stage1 pairs"),
         (("--video", movie, *file, "--window", 5, "--overlap", 5), "expected a window above the overlap"),
+        (("--video", movie, *file, "--steps", 3, "--first", 3), "first 3 of 3 steps, expected 0 to 2"),
         (("--video", movie, *file, "--diffusion", tmp_path / "pairs"), "holds dust3r, expected depthcrafter"),
         (("--video", movie, *file, "--diffusion", "x", "--no-stage2"), "expected one of them"),
         (("--video", movie, *file, "--from-noise"), "--from-noise needs --diffusion"),
@@ -386,6 +387,20 @@ def test_arms_that_switch_parts_off(diffusion):
     )[1:].max()
     assert apart(evaluate.without(diffusion, "frames")) == 0 < apart(diffusion)
     images = rng.uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
+    # Without images it says the same whatever is shown, and of other noise still something else.
+    blind = evaluate.without(diffusion, "images")
+    told = [
+        np.asarray(blind.predict(noisy, shown, 0.2, blind.embed(images)))
+        for noisy, shown, images in (
+            (x, condition, np.zeros((4, 16, 16, 3), np.float32)),
+            (x, 2 * condition + 1, rng.uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)),
+            (other, condition, np.zeros((4, 16, 16, 3), np.float32)),
+        )
+    ]
+    np.testing.assert_array_equal(told[0], told[1])
+    assert np.abs(told[2] - told[0]).max() > 1e-4
+    seen = [np.asarray(diffusion.predict(x, shown, 0.2, context)) for shown in (condition, 2 * condition + 1)]
+    assert np.abs(seen[1] - seen[0]).max() > 1e-4
     assert not evaluate.without(diffusion, "image encoder").embed(images).any() and diffusion.embed(images).all()
 
 
@@ -402,7 +417,7 @@ def test_baselines_and_the_ablation_of_one_first_stage(diffusion):
         near = [disparity[min(max(k, 0), T - 1)] for k in (t - 1, t, t + 1)]
         np.testing.assert_allclose(found[t], sum(near) / 3, rtol=1e-6)
     arms = [evaluate.second_stage("both", diffusion, OPTIONS, first), *evaluate.ablation(diffusion, OPTIONS, first)]
-    assert len({arm.name for arm in arms}) == len(arms) == 8
+    assert len({arm.name for arm in arms}) == len(arms) == 9
     said = [arm.predict(sample) for arm in arms]
     assert len(asked) == 1
     assert all(np.isfinite(here).all() and here.min() >= 0 and here.max() <= 1 for here in said)

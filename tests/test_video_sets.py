@@ -142,3 +142,39 @@ def test_predictions_in_files_through_the_command(tmp_path, capsys):
             main([*words, *more])
         assert end.value.code == 2
         assert said in capsys.readouterr().err
+
+
+def test_hazy_clips_are_the_clear_ones_through_haze(monkeypatch, capsys, tmp_path):
+    made = {share: next(sets.clips(1, views=2, size=(32, 48), haze=share)) for share in sets.CLIPS.values()}
+    np.testing.assert_array_equal(made[0.0].truth, made[1.0].truth)
+    assert not np.array_equal(next(made[0.0].video.read()), next(made[1.0].video.read()))
+    asked = []
+    monkeypatch.setattr(sets, "clips", lambda count, haze: asked.append((count, haze)) or iter(()))
+    for name in sets.CLIPS:
+        with pytest.raises(SystemExit):
+            main(["evaluate", "--video", name, "--limit", "3", "--out", str(tmp_path / name)])
+    assert asked == [(3, 0.0), (3, 1.0)]
+
+
+def test_the_step_of_the_second_stage_is_the_one_asked_for(monkeypatch, tmp_path):
+    """Whoever asks for a lower noise level gets it, in both commands; from noise all of DepthCrafter's steps are left."""
+    import argparse
+
+    from bridgedepth_jax.commands import evaluate_video, options, video
+    from bridgedepth_jax.systems.stereodiff import refine
+
+    parser = argparse.ArgumentParser()
+    options.add_second_stage(parser)
+    chosen = parser.parse_args(["--steps", "5", "--first", "3", "--window", "8", "--overlap", "2"])
+    other = {"video": "sintel", "pairs": None, "predictions": "x", "disparity": True, "ablation": False, "baselines": False}
+    args = argparse.Namespace(**vars(chosen), **other, diffusion="y", seed=1, from_noise=False)
+    refined = video._refine_options(args)
+    assert (refined.steps, refined.first, refined.window, refined.overlap, refined.seed) == (5, 3, 8, 2, 1)
+    checkpoint = argparse.Namespace(kind="depthcrafter", config=None, params=None)
+    monkeypatch.setattr("bridgedepth_jax.store.checkpoint.load_checkpoint", lambda _: checkpoint)
+    monkeypatch.setattr(refine, "VideoDiffusion", lambda *_: None)
+    seen = {}
+    monkeypatch.setattr(evaluate, "second_stage", lambda name, model, how, first: seen.setdefault(name, how))
+    evaluate_video.arms(args)
+    assert (seen["file + diffusion"].steps, seen["file + diffusion"].first) == (5, 3)
+    assert (seen["from noise"].steps, seen["from noise"].first) == (4, None)

@@ -58,14 +58,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.alias(parser, "--workers", "--threads", type=int)
     options.add_processes(parser)
     video = parser.add_argument_group("depth of videos")
-    video.add_argument("--video", metavar="SET", help="clips, bonn, bonn-depthcrafter, kitti, scannet, sintel or sintel-clean")
+    video.add_argument(
+        "--video", metavar="SET", help="clips, clips-hazy, bonn, bonn-depthcrafter, kitti, scannet, sintel or sintel-clean"
+    )
     video.add_argument("--predictions", metavar="FOLDER", help="of NAME.npy (frames, height, width) of any method")
     video.add_argument("--disparity", action="store_true", help="--predictions are disparity, not depth")
     video.add_argument("--pairs", metavar="CHECKPOINT", help="pair network: pairs of frames, fused")
     video.add_argument("--diffusion", metavar="CHECKPOINT", help="second stage: from noise, and after each first stage")
-    video.add_argument("--share", action="store_true", help="windows of the second stage share latents (Table 4)")
-    video.add_argument("--window", type=int, default=110, help="frames of a window of the second stage; default 110")
-    video.add_argument("--overlap", type=int, default=25, help="frames that windows share; default 25")
+    options.add_second_stage(video)
     video.add_argument("--baselines", action="store_true", help="also one depth for all, and smoothed first stages")
     video.add_argument("--ablation", action="store_true", help="also sharing, other schedules, parts switched off")
 

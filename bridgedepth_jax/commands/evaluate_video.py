@@ -13,14 +13,15 @@ def run(args: argparse.Namespace) -> None:
     from bridgedepth_jax.commands.evaluate import print_files
     from bridgedepth_jax.systems.stereodiff import evaluate, sets
 
-    names = ["clips", *sets.READERS]
+    names = [*sets.CLIPS, *sets.READERS]
     if args.video not in names:
         raise unknown("set of videos", args.video, names)
     if args.limit < 0:
         raise InputError(f"--limit {args.limit}, expected 0 or more")
     root = Path(args.root or "data")
-    if args.video == "clips":
-        samples, total = sets.clips(args.limit or 20), args.limit or 20
+    if args.video in sets.CLIPS:
+        total = args.limit or 20
+        samples = sets.clips(total, haze=sets.CLIPS[args.video])
     else:
         if not root.is_dir():
             raise InputError(f"--root {root}: no such folder, expected the data of {args.video}")
@@ -29,7 +30,8 @@ def run(args: argparse.Namespace) -> None:
     methods = arms(args)
     result = evaluate.evaluate(samples, methods, total=total)
     means, rows, problems = result
-    about = {"methods": [arm.name for arm in methods], "window": args.window, "overlap": args.overlap}
+    about = {name: getattr(args, name) for name in ("window", "overlap", "steps", "first")}
+    about["methods"] = [arm.name for arm in methods]
     evaluate.write(Path(args.out), args.video, result, about)
     for arm, protocols in means.items():
         values = protocols["video"]
@@ -45,12 +47,12 @@ def run(args: argparse.Namespace) -> None:
 def arms(args: argparse.Namespace) -> list[Any]:
     """The methods that the options name; on clips also stereo. InputError: none."""
     from bridgedepth_jax.store.checkpoint import load_checkpoint
-    from bridgedepth_jax.systems.stereodiff import evaluate, sources
+    from bridgedepth_jax.systems.stereodiff import evaluate, sets, sources
     from bridgedepth_jax.systems.stereodiff.config import RefineOptions
     from bridgedepth_jax.systems.stereodiff.refine import VideoDiffusion
 
     found, second = [], []
-    if args.video == "clips":
+    if args.video in sets.CLIPS:
         from bridgedepth_jax.inference.stereo import Predictor
 
         predictor = Predictor.load(args.checkpoint, dtype=args.dtype, check_order=False)
@@ -70,10 +72,13 @@ def arms(args: argparse.Namespace) -> list[Any]:
             raise InputError(f"--diffusion {args.diffusion} holds {loaded.kind}, expected depthcrafter")
         model, fields = VideoDiffusion(loaded.config, loaded.params), {"window": args.window, "overlap": args.overlap}
         try:
-            both, alone = RefineOptions(share=args.share, **fields), RefineOptions.from_noise(**fields)
+            both = RefineOptions(share=args.share, steps=args.steps, first=args.first, **fields)
+            alone = RefineOptions.from_noise(**fields)
         except ValueError as error:
-            raise InputError(f"--window and --overlap: {error}") from None
+            raise InputError(f"--window, --overlap, --steps and --first: {error}") from None
         second = [evaluate.second_stage("from noise", model, alone, None)]
+        if args.ablation:
+            second.append(evaluate.second_stage("from noise, no images", evaluate.without(model, "images"), alone, None))
         for arm in found:
             second.append(evaluate.second_stage(f"{arm.name} + diffusion", model, both, arm))
             second += evaluate.ablation(model, both, arm) if args.ablation else []

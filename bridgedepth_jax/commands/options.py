@@ -8,7 +8,7 @@ import difflib
 import math
 import re
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bridgedepth_jax.errors import InputError
 
@@ -128,6 +128,15 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cluster", action="store_true", help="Slurm, Kubernetes, MPI or a TPU pod says which process this is")
     parser.add_argument("--num-processes", type=int, metavar="N", help="with --coordinator: how many")
     parser.add_argument("--process-id", type=int, metavar="I", help="with --coordinator: which of them this is, from 0")
+
+
+def add_second_stage(parser: Any) -> None:
+    """Some fields of `systems.stereodiff.config.RefineOptions`."""
+    parser.add_argument("--window", type=int, default=110, help="frames of a window of the second stage; default 110")
+    parser.add_argument("--overlap", type=int, default=25, help="frames that windows share; default 25")
+    parser.add_argument("--share", action="store_true", help="windows begin with the latents of the one before (Table 4)")
+    parser.add_argument("--steps", type=int, default=4, help="of the noise schedule; default 4")
+    parser.add_argument("--first", type=int, default=2, help="step at which the first stage gets its noise; default 2")
 
 
 def devices(text: str) -> str | int:

@@ -36,12 +36,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--disparity", action="store_true", help="the file of --depth holds disparity, not depth")
     parser.add_argument("--diffusion", metavar="CHECKPOINT", help="video diffusion model of the second stage")
     parser.add_argument("--no-stage2", action="store_true", help="the first stage alone, as without --diffusion")
-    parser.add_argument("--window", type=int, default=110, help="frames of a window of the second stage; default 110")
-    parser.add_argument("--overlap", type=int, default=25, help="frames that windows share; default 25")
-    parser.add_argument("--share", action="store_true", help="windows begin with the latents of the one before")
     parser.add_argument(
         "--from-noise", action="store_true", help="the second stage begins with noise alone; the first gives the scale"
     )
+    options.add_second_stage(parser)
     parser.add_argument("--seed", type=int, default=0, help="of all noise; default 0")
     parser.add_argument("--reach", type=int, default=2, help="pairs are up to so many frames apart; default 2")
     parser.add_argument("--pose", choices=("procrustes", "pnp"), default="procrustes", help="of frames that the tree leaves")
@@ -150,9 +148,9 @@ def _refine_options(args: argparse.Namespace) -> Any:
     try:
         if args.from_noise:
             return RefineOptions.from_noise(**fields)
-        return RefineOptions(share=args.share, **fields)
+        return RefineOptions(share=args.share, steps=args.steps, first=args.first, **fields)
     except ValueError as error:
-        raise InputError(f"--window and --overlap: {error}") from None
+        raise InputError(f"--window, --overlap, --steps and --first: {error}") from None
 
 
 def _source(args: argparse.Namespace, stage1: str, video: "Video") -> Any:

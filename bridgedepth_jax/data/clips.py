@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bridgedepth_jax.data.procedural.clips import Plane3, SyntheticClips, draw
+from bridgedepth_jax.data.procedural.clips import ClipConfig, Opened, SyntheticClips, draw
 from bridgedepth_jax.errors import InputError
 
 SPAN_VIEWS = 4  # of a clip, evenly apart, whose depths give its range
@@ -28,6 +28,7 @@ class ClipOptions:
     apart: tuple[int, int] = (1, 9)  # views between neighbouring frames of a sample, the same for all of them
     mirror: float = 0.5  # probability
     reverse: float = 0.5  # probability that time runs backwards
+    haze: float = 0.0  # share of clips in haze
     seed: int | None = None  # of the scenes; None: that of training
 
     def __post_init__(self) -> None:
@@ -38,7 +39,7 @@ class ClipOptions:
             raise InputError(
                 f"data.clips.apart = {self.apart}: expected 1 <= low <= high, and {self.frames} frames in {self.views} views"
             )
-        for name in ("mirror", "reverse"):
+        for name in ("mirror", "reverse", "haze"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"data.clips.{name} = {getattr(self, name)}, expected a probability")
 
@@ -46,17 +47,17 @@ class ClipOptions:
 class OpenClip:
     """One clip, whose views are rendered when they are asked for."""
 
-    def __init__(self, camera: np.ndarray, planes: list[Plane3], pose: np.ndarray, size: tuple[int, int]) -> None:
-        self.K, self.pose, self._planes, self._size = camera, pose, planes, size
+    def __init__(self, opened: Opened, size: tuple[int, int]) -> None:
+        self.K, self.pose, self._opened, self._size = opened.camera, opened.poses, opened, size
         self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        marks = np.unique(np.linspace(0, len(pose) - 1, SPAN_VIEWS).round().astype(int))
+        marks = np.unique(np.linspace(0, len(self.pose) - 1, SPAN_VIEWS).round().astype(int))
         inverse = 1 / np.stack([self.view(v)[1] for v in marks.tolist()])
         self.span = np.array([inverse.min(), inverse.max()], np.float32)
 
     def view(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """(image, depth)."""
         if number not in self._views:
-            self._views[number] = draw(self._planes, self.K, np.linalg.inv(self.pose[number]), number, *self._size)[:2]
+            self._views[number] = draw(self._opened, np.linalg.inv(self.pose[number]), number, *self._size)[:2]
         return self._views[number]
 
 
@@ -66,7 +67,7 @@ class ClipSource(Sequence[OpenClip]):
     def __init__(self, options: ClipOptions, crop: tuple[int, int], seed: int) -> None:
         self.options, self._crop = options, crop
         self._seed = seed if options.seed is None else options.seed
-        parts = [options.size, options.views, self._seed, list(crop)]
+        parts = [options.size, options.views, options.haze, self._seed, list(crop)]
         self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         self._renderer: SyntheticClips | None = None
         self._kept: dict[int, OpenClip] = {}
@@ -77,8 +78,9 @@ class ClipSource(Sequence[OpenClip]):
     def __getitem__(self, index: int) -> OpenClip:  # type: ignore[override]
         if index not in self._kept:
             if self._renderer is None:
-                self._renderer = SyntheticClips(*self._crop, self.options.views, seed=self._seed, photos=False)
-            self._kept[index] = OpenClip(*self._renderer.open(index), self._crop)
+                config = ClipConfig(haze=self.options.haze)
+                self._renderer = SyntheticClips(*self._crop, self.options.views, seed=self._seed, photos=False, config=config)
+            self._kept[index] = OpenClip(self._renderer.open(index), self._crop)
         return self._kept[index]
 
     def __getstate__(self) -> dict:

@@ -18,5 +18,5 @@ def get_config() -> ConfigDict:
     config.data.crop = (96, 128)
     config.data.clips.frames = 12
     config.task.stage = "diffusion"
-    config.solver.update(max_iter=1200, base_lr=1e-3)
+    config.solver.update(max_iter=1000, base_lr=1e-3)
     return config

@@ -24,6 +24,7 @@ LONGEST = 4000  # characters of a model string
 HEAD_WIDTH = 64  # channels of an attention head, for files that do not say how many there are
 MODELS = ("AsymmetricCroCo3DStereo", "AsymmetricMASt3R")
 SIZES = ("enc_embed_dim", "enc_depth", "enc_num_heads", "dec_embed_dim", "dec_depth", "dec_num_heads")
+PATCH = "patch_size"  # left out where it is the originals' own
 INFINITY = ("-inf", "inf", -math.inf, math.inf)
 # Keywords that are no fields of ours, and their values that are this network; None: any literal, it changes nothing here.
 FIXED: dict[str, tuple[Any, ...] | None] = {
@@ -32,7 +33,6 @@ FIXED: dict[str, tuple[Any, ...] | None] = {
     "output_mode": ("pts3d", "pts3d+desc24"),
     "depth_mode": tuple(("exp", low, high) for low in INFINITY for high in INFINITY),
     "conf_mode": tuple(("exp", low, high) for low in (1, 1.0) for high in INFINITY),
-    "patch_size": (16,),
     "mlp_ratio": (4, 4.0),
     "landscape_only": None,
     "freeze": None,
@@ -111,7 +111,7 @@ def config_of(content: Any, state: dict[str, Any], config: PairConfig | None) ->
         said = parse_model(args.get("model"))
     elif isinstance(content, Mapping) and isinstance(content.get("config"), Mapping):
         said = dict(content["config"])
-    fields = {name: said[name] for name in ("head_type", "img_size", *SIZES) if name in said}
+    fields = {name: said[name] for name in ("head_type", "img_size", PATCH, *SIZES) if name in said}
     if fields.get("head_type") == "catmlp+dpt":  # MASt3R: the same dense head beside descriptors
         fields["head_type"] = "dpt"
     for name, value in said.items():
@@ -123,9 +123,11 @@ def config_of(content: Any, state: dict[str, Any], config: PairConfig | None) ->
             raise ValueError(f"the model has {name:.40} {value!r:.60}, which is not known")
         if value not in allowed:
             raise ValueError(f"the model has {name} {value!r:.60}, expected {allowed[0]!r}")
-    for name in SIZES:
+    for name in (PATCH, *SIZES):
         if name in fields and (type(fields[name]) is not int or not 0 < fields[name] < 2**16):
             raise ValueError(f"the model has {name} {fields[name]!r:.60}, expected a positive number")
+    if PATCH in fields:
+        fields["patch"] = fields.pop(PATCH)
     if "img_size" in fields:
         size = fields["img_size"]
         size = (size, size) if type(size) is int else size
@@ -168,6 +170,7 @@ def head_widths(state: Mapping[str, Any]) -> dict[str, Any]:
 def model_string(config: PairConfig) -> str:
     """The inverse of `parse_model`."""
     values = {"head_type": config.head_type, "img_size": config.img_size, **{name: getattr(config, name) for name in SIZES}}
+    values |= {} if config.patch == PairConfig.patch else {PATCH: config.patch}
     texts = ", ".join(f"{name}={value!r}" for name, value in values.items())
     return (
         f"{MODELS[0]}(pos_embed='RoPE100', patch_embed_cls='PatchEmbedDust3R', output_mode='pts3d', "
@@ -186,6 +189,7 @@ def config_json(config: PairConfig) -> dict[str, Any]:
         "head_type": config.head_type,
         "img_size": list(config.img_size),
         **{name: getattr(config, name) for name in SIZES},
+        **({} if config.patch == PairConfig.patch else {PATCH: config.patch}),
     }
 
 

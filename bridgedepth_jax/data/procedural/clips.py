@@ -58,6 +58,9 @@ class ClipConfig:
     travel: float = 0.4  # of a thing's depth, the most that it moves
     baseline: float = 0.1  # metres, of stereo clips
     still: bool = False  # the camera does not move
+    haze: float = 0.0  # share of clips in haze, by which one view tells what is far
+    haze_reach: tuple[float, float] = (5.0, 10.0)  # metres at which a third of a colour is left
+    haze_colour: tuple[float, float] = (120.0, 250.0)  # grey level, of which each channel differs by up to 30
 
 
 class Plane3(NamedTuple):
@@ -66,6 +69,22 @@ class Plane3(NamedTuple):
     layer: Layer
     normal: Float[np.ndarray, "3"]  # n.X = 1 in view 0
     motion: Float[np.ndarray, "V 4 4"] | None  # of the thing, in view 0's camera
+
+
+class Haze(NamedTuple):
+    """A veil: of a surface's colour exp(-Z / reach) is left."""
+
+    colour: Float[np.ndarray, "3"]
+    reach: float  # metres
+
+
+class Opened(NamedTuple):
+    """What the views of a clip are drawn from."""
+
+    camera: Float[np.ndarray, "3 3"]
+    planes: list[Plane3]
+    poses: Float[np.ndarray, "V 4 4"]  # camera to world
+    haze: Haze | None
 
 
 class Recorder(Canvas):
@@ -109,28 +128,37 @@ class SyntheticClips:
         return self.size
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        camera, planes, path = self.open(index)
+        opened = self.open(index)
+        camera, path = opened.camera, opened.poses
         offsets = [np.zeros(3)] + ([np.array([-self.config.baseline, 0.0, 0.0])] if self.stereo else [])
         sides: list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = [[] for _ in offsets]
         for v in range(self.views):
             for side, offset in zip(sides, offsets, strict=True):
                 to_camera = np.linalg.inv(path[v])
                 to_camera[:3, 3] += offset
-                side.append(draw(planes, camera, to_camera, v, self.height, self.width))
+                side.append(draw(opened, to_camera, v, self.height, self.width))
         image, depth, moving = (np.stack(part) for part in zip(*sides[0], strict=True))
         clip = {"image": image, "depth": depth, "moving": moving, "K": camera, "pose": path}
         if self.stereo:
             clip |= {"right": np.stack([part[0] for part in sides[1]]), "baseline": self.config.baseline}
         return clip | {"name": f"clip/{self.seed}/{index.__index__():08d}"}
 
-    def open(self, index: SupportsIndex) -> tuple[np.ndarray, list[Plane3], np.ndarray]:
-        """(K, layers in space, poses) of a clip, of which `draw` makes single views."""
+    def open(self, index: SupportsIndex) -> Opened:
+        """A clip of which `draw` makes single views."""
         index = index.__index__()
         if not 0 <= index < self.size:
             raise IndexError(f"clips: clip {index} of {self.size}")
         rng = np.random.default_rng((self.seed, 4, index))
         camera, planes, near = self._scene(rng, index)
-        return camera, planes, camera_path(rng, self.views, near, self.config)
+        return Opened(camera, planes, camera_path(rng, self.views, near, self.config), self._haze(index))
+
+    def _haze(self, index: int) -> Haze | None:
+        """Its own draws: a clip is the same with and without but for the veil."""
+        rng, config = np.random.default_rng((self.seed, 5, index)), self.config
+        if rng.random() >= config.haze:
+            return None
+        colour = rng.uniform(*config.haze_colour) + rng.uniform(-30, 30, 3)
+        return Haze(np.clip(colour, 0, 255), float(rng.uniform(*config.haze_reach)))
 
     def _scene(self, rng: Rng, index: int) -> tuple[np.ndarray, list[Plane3], float]:
         """(K, layers in space, depth of the nearest), from a scene drawn on a canvas with a margin."""
@@ -235,15 +263,15 @@ def camera_path(rng: Rng, views: int, near: float, config: ClipConfig) -> Float[
 
 
 def draw(
-    planes: list[Plane3], camera: np.ndarray, to_camera: np.ndarray, view: int, height: int, width: int
+    clip: Opened, to_camera: Float[np.ndarray, "4 4"], view: int, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(image, depth, moving) of one view."""
     canvas = View(np.zeros((height, width, 3), np.uint8), np.full((height, width), -np.inf, np.float32))
     moving = np.zeros((height, width), bool)
-    for plane in planes:
+    for plane in clip.planes:
         motion = to_camera if plane.motion is None else to_camera @ plane.motion[view]
         before = canvas.disparity.copy() if plane.motion is not None else None
-        changed = _draw_one(canvas, plane, camera, motion)
+        changed = _draw_one(canvas, plane, clip.camera, motion)
         if changed is not None:
             box, covered = changed
             where = slice(box[1], box[3]), slice(box[0], box[2])
@@ -253,7 +281,11 @@ def draw(
                 moving[where] &= ~covered
     with np.errstate(divide="ignore"):
         depth = 1 / canvas.disparity
-    return canvas.image, depth, moving
+    image = canvas.image
+    if clip.haze is not None:
+        own = np.exp(-depth / np.float32(clip.haze.reach))[..., None]
+        image = np.rint(image * own + clip.haze.colour.astype(np.float32) * (1 - own)).astype(np.uint8)
+    return image, depth, moving
 
 
 def _draw_one(view: View, plane: Plane3, camera: np.ndarray, motion: np.ndarray) -> tuple[Box, np.ndarray] | None:

@@ -35,6 +35,8 @@ class PairConfig:
                 raise ValueError(f"{name}_embed_dim {dim}, expected a multiple of 4 times {name}_num_heads {heads}")
         if self.head_type not in ("dpt", "linear"):
             raise ValueError(f"head_type {self.head_type!r}, expected 'dpt' or 'linear'")
+        if self.patch < 1 or (self.head_type == "dpt" and self.patch != 16):
+            raise ValueError(f"patch {self.patch}, expected 16 with head_type 'dpt', whose maps are 16 times the tokens' grid")
         if len(self.layer_dims) != 4:
             raise ValueError(f"layer_dims {self.layer_dims}, expected four widths")
         if self.head_type == "dpt" and self.dec_depth % 4:

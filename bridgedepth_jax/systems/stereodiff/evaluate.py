@@ -142,22 +142,30 @@ def autoencoded(name: str, model: VideoDiffusion, options: RefineOptions, first:
 
 
 ALONE = 30.0  # of a blender's factor: its sigmoid is 1, so the block over frames has no share
-PARTS = ("image encoder", "frames")  # of the U-Net's input that can be switched off
+PARTS = {  # of what the U-Net sees that can be switched off: (part of the model, name in the path of weights, their value)
+    "image encoder": [("image_encoder", "visual_projection", 0.0)],
+    "images": [("image_encoder", "visual_projection", 0.0), ("unet", "conv_in", 0.0)],
+    "frames": [("unet", "time_mixer", ALONE)],
+}
 
 
 def without(model: VideoDiffusion, part: str) -> VideoDiffusion:
-    """The model as it is, but its U-Net sees no embedding of a frame, or no other frame."""
+    """The model as it is, but its U-Net sees no embedding of a frame, no frame at all, or no other frame."""
     if part not in PARTS:
         raise ValueError(f"part {part!r}, expected one of {', '.join(PARTS)}")
-    where, name, value = {
-        "image encoder": ("image_encoder", "visual_projection", 0.0),
-        "frames": ("unet", "time_mixer", ALONE),
-    }[part]
+    params = dict(model.params)
+    for where, name, value in PARTS[part]:
 
-    def changed(path: Any, leaf: Any) -> Any:
-        return np.full_like(leaf, value) if name in [entry.key for entry in path] else leaf
+        def changed(path: Any, leaf: Any, name: str = name, value: float = value) -> Any:
+            names = [entry.key for entry in path]
+            if name not in names:
+                return leaf
+            if name == "conv_in":  # noisy latents come first, then those of the frames
+                shown = np.arange(model.config.unet.in_channels) < model.config.vae.latent_channels
+                return np.where(shown.reshape(1, 1, -1, 1), leaf, 0) if names[-1] == "kernel" else leaf
+            return np.full_like(leaf, value)
 
-    params = {**model.params, where: jax.tree_util.tree_map_with_path(changed, model.params[where])}
+        params[where] = jax.tree_util.tree_map_with_path(changed, params[where])
     return VideoDiffusion(model.config, params)
 
 

@@ -21,6 +21,7 @@ from bridgedepth_jax.systems.stereodiff.sources import Video
 SINTEL_TAG = 202021.25
 CLIP_SEED = 170_000  # of held-out clips: training takes others
 CLIP_SIZE, CLIP_VIEWS, CLIP_FAR = (96, 128), 64, 70.0
+CLIPS = {"clips": 0.0, "clips-hazy": 1.0}  # the sets that are made here, and their share of haze
 BONN_CRAFTER = ("synchronous", "person_tracking", "crowd2", "crowd3", "balloon2")
 SCANNET = ("scene0078_00", "scene0192_01", "scene0348_00", "scene0556_01")
 
@@ -135,10 +136,15 @@ def sintel(root: Path, kind: str = "final") -> Iterator[VideoTruth]:
 
 
 def clips(
-    count: int = 20, *, views: int = CLIP_VIEWS, size: tuple[int, int] = CLIP_SIZE, seed: int = CLIP_SEED
+    count: int = 20,
+    *,
+    views: int = CLIP_VIEWS,
+    size: tuple[int, int] = CLIP_SIZE,
+    seed: int = CLIP_SEED,
+    haze: float = 0.0,
 ) -> Iterator[VideoTruth]:
-    """Held-out procedural stereo clips with exact masks of what moves."""
-    made = SyntheticClips(*size, views, seed=seed, stereo=True, photos=False, config=ClipConfig())
+    """Held-out procedural stereo clips with exact masks of what moves; `haze` is the share that is seen through haze."""
+    made = SyntheticClips(*size, views, seed=seed, stereo=True, photos=False, config=ClipConfig(haze=haze))
     for index in range(count):
         clip = made[index]
         focal = float(clip["K"][0, 0])

@@ -25,16 +25,17 @@ def init_pairs(config: PairConfig, key: Array) -> Weights:
 
     image = jnp.zeros((1, 2 * config.patch, 2 * config.patch, 3))
     weights = PairNetwork(config).init(key, image, image)["params"]
-    if config.head_type != "dpt":
-        return weights
+    first = [0, 0, math.log(2), 0]
 
     def smaller(path: Any, leaf: Array) -> Array:
         names = [entry.key for entry in path]
         if not names[0].startswith("downstream_head") or names[-1] == "mask_token":
             return leaf
+        if names[-2] == "proj":  # a linear head: a patch's channels come first, then its pixels
+            return leaf * LAST if leaf.ndim == 2 else jnp.repeat(jnp.asarray(first, leaf.dtype), config.patch**2)
         last = names[-2] == "head_4"
         if names[-1] == "bias":
-            return jnp.asarray([0, 0, math.log(2), 0], leaf.dtype) if last else leaf
+            return jnp.asarray(first, leaf.dtype) if last else leaf
         return leaf * (FROM_KAIMING * (LAST if last else 1)) if leaf.ndim == 4 else leaf
 
     return jax.tree_util.tree_map_with_path(smaller, weights)
