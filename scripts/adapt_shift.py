@@ -1,6 +1,6 @@
 """Does adapting without ground truth help? Rendered pairs under another camera than the default model was trained for.
 
-    python scripts/adapt_shift.py --out runs/shift [--camera short] [--pairs 100] [--size 96x192] [--steps 600] [--seed 77]
+    python scripts/adapt_shift.py --out runs/shift [--camera short] [--pairs 160] [--size 96x192] [--steps 1200] [--seed 77]
 
 Other cameras, with other blur, noise, exposure and disparities. "short" is a telephone's pair of cameras: lenses a finger's
 width apart, so that disparities end at 10 pixels, sharp and quiet, of an even exposure. "bright" is overexposed and sharp, and
@@ -82,10 +82,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/shift"))
     parser.add_argument("--camera", choices=CAMERAS, default="short")
-    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--pairs", type=int, default=160)
     parser.add_argument("--size", default="96x192")
     parser.add_argument("--seed", type=int, default=77, help="of the scenes")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1200)
     args = parser.parse_args(argv)
     height, width = size("--size", args.size)
     disparity, changes = CAMERAS[args.camera]
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     began = time.perf_counter()
     status = adapt(
         "--pairs", str(write_list(args.out / "data", samples)), "--workdir", str(args.out / "run"),
-        "--steps", str(args.steps), "--held-out", str(HELD_OUT), "--size", args.size,
+        "--steps", str(args.steps), "--every", "100", "--held-out", str(HELD_OUT), "--size", args.size,
     )  # fmt: skip
     print(f"exit status {status} after {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
     for kind in ("swapped", "moved", "noise"):

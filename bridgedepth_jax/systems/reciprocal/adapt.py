@@ -55,8 +55,9 @@ MORE_OCCLUDED = 0.02  # by which the share of occluded pixels may rise: what is 
 ENLARGED = 0.9  # the same ratio, below which it is worth learning from what the network says of enlarged images
 NEARER = 0.9  # how far apart left and right are on these over that before, at most
 LABEL_RATE = 10  # times the learning rate: labels are surer than photometric errors, and averaged weights forgive more
-AVERAGE = 0.98  # decay of the average of the weights that learn from labels
+AVERAGE = 0.99  # decay of the average of the weights that learn from labels
 MOST_HELD_OUT = 32
+HELD_LABELS = "held_out.npy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +168,7 @@ class Judge:
         self._run = jax.jit(functools.partial(_both, stereo))
         self._measure = jax.jit(_measure)
         self.pairs = pairs
+        self.labels: np.ndarray | None = None  # (pairs, H, W) disparity, where there is something to learn from
         self.before = self.look(weights)
 
     def look(self, weights: Weights) -> list[Judgement]:
@@ -191,6 +193,9 @@ class Judge:
         for word, rows in (("before", self.before), ("after", after)):
             values[f"apart_{word}"] = float(np.mean([row.apart for row in rows]))
             values[f"occluded_{word}"] = float(np.mean([row.occluded.mean() for row in rows]))
+            if self.labels is not None:
+                off = [np.abs(row.disparity - label).mean() for row, label in zip(rows, self.labels, strict=True)]
+                values[f"label_{word}"] = float(np.mean(off))
             errors = [
                 np.abs(resize_disparity(row.disparity, *pair.disparity.shape) - pair.disparity)[pair.valid]
                 for row, pair in zip(rows, self.pairs, strict=True)
@@ -200,6 +205,8 @@ class Judge:
                 values[f"epe_{word}"] = float(np.mean([error.mean() for error in errors]))
                 values[f"bad-3_{word}"] = float(np.mean([100 * (error > 3).mean() for error in errors]))
         values["ratio"] = values["photometric_after"] / values["photometric_before"]
+        if self.labels is not None:
+            values["label_ratio"] = values["label_after"] / values["label_before"]
         values["wins"] = float(np.mean([a < b for a, b in zip(new, old, strict=True)]))
         return values
 
@@ -241,7 +248,10 @@ class _Enough(Exception):
 
 
 class _Watch:
-    """The loop's evaluation: keeps the best weights in `folder`, and ends a stage that does not get better."""
+    """The loop's evaluation: keeps the best weights in `folder`, and ends a stage that does not get better.
+
+    By the photometric error, or where there are labels by how far the disparities are from these.
+    """
 
     def __init__(self, judge: Judge, folder: Path, config: AdaptConfig, kind: str, model: Any) -> None:
         self.judge, self.folder, self.config, self.kind, self.model = judge, folder, config, kind, model
@@ -252,19 +262,21 @@ class _Watch:
         values = self.judge.compare(self.judge.look(weights))
         self.state["looks"] += 1
         step = self.state["looks"] * self.config.every
+        ratio = values.get("label_ratio", values["ratio"])
         allowed = values["occluded_before"] + MORE_OCCLUDED
-        better = values["ratio"] < self.state["ratio"] and values["occluded_after"] <= allowed
+        better = ratio < self.state["ratio"] and values["occluded_after"] <= allowed
         if better:
             provenance = {"source": f"adapted without ground truth, {self.folder.name}, step {step}", "held_out": values}
             checkpoint = Checkpoint(self.kind, jax.tree.map(np.asarray, weights), self.model, provenance)
             save_checkpoint(self.folder / "best", checkpoint)
-            self.state |= {"ratio": values["ratio"], "best": self.state["looks"]}
+            self.state |= {"ratio": ratio, "best": self.state["looks"]}
         with replacing(self.file) as temporary:
             temporary.write_text(json.dumps(self.state))
         mark = ", best" if better else ""
+        label = f", {values['label_after']:.3f} px from their labels" if "label_after" in values else ""
         print(
             f"held-out pairs, step {step}: photometric error {values['photometric_after']:.4f}"
-            f" ({values['photometric_before']:.4f} before), occluded {values['occluded_after']:.1%}{mark}",
+            f" ({values['photometric_before']:.4f} before), occluded {values['occluded_after']:.1%}{label}{mark}",
             file=sys.stderr,
             flush=True,
         )
@@ -371,7 +383,7 @@ def _stage(
             max_iter=config.steps,
             batch_size=config.batch,
             base_lr=(config.rate if init else 1e-4) * (LABEL_RATE if labels else 1),  # from nothing: the paper's
-            schedule="constant",
+            schedule="one_cycle" if labels else "constant",
             weight_decay=0.0,
             weight_decay_norm=0.0,
             average=AVERAGE if labels else 0.0,
@@ -416,20 +428,27 @@ def _labels(
     known = json.loads(chosen.read_text()) if chosen.is_file() else {}
     if known.get("for") != made_for:
         shutil.rmtree(folder, ignore_errors=True)
-        known = {"for": made_for, "scales": choose_scales(judge, teacher, size)}
+        scales, found = choose_scales(judge, teacher, size)
+        known = {"for": made_for, "scales": scales}
+        with replacing(folder / HELD_LABELS) as temporary:
+            np.save(temporary, found)
         with replacing(chosen) as temporary:
             temporary.write_text(json.dumps(known))
     scales = tuple(known["scales"])
-    return (write_labels(folder, pairs, size, scales, teacher), scales) if scales else (None, ())
+    if not scales:
+        return None, ()
+    judge.labels = np.load(folder / HELD_LABELS)
+    return write_labels(folder, pairs, size, scales, teacher), scales
 
 
-def choose_scales(judge: Judge, teacher: Enlarged, size: tuple[int, int]) -> tuple[float, ...]:
-    """Those of `candidates` with the smallest photometric error on the held-out pairs, or () where it is not clearly smaller.
+def choose_scales(judge: Judge, teacher: Enlarged, size: tuple[int, int]) -> tuple[tuple[float, ...], np.ndarray]:
+    """Those of `candidates` with the smallest photometric error on the held-out pairs, or () where it is not clearly smaller,
+    and what the network says of these then, (pairs, H, W).
 
     Left and right must be clearly nearer than before, in as many pixels: the error alone also falls where repeated texture or
     noise is matched.
     """
-    best, chosen = ENLARGED, ()
+    best, chosen, labels = ENLARGED, (), np.zeros((0, *size), np.float32)
     for scales in candidates(size):
         found = [teacher(pair.left, pair.right, scales) for pair in judge.pairs]
         values = judge.compare(judge.measure([(disparity[None], other[None]) for disparity, other in found]))
@@ -443,8 +462,8 @@ def choose_scales(judge: Judge, teacher: Enlarged, size: tuple[int, int]) -> tup
             flush=True,
         )
         if values["ratio"] < best and agree and seen:
-            best, chosen = values["ratio"], scales
-    return chosen
+            best, chosen, labels = values["ratio"], scales, np.stack([disparity for disparity, _ in found])
+    return chosen, labels
 
 
 def _write_list(path: Path, pairs: Sequence[Pair]) -> None:
@@ -466,6 +485,7 @@ def _hold_out(pair: Pair, size: tuple[int, int]) -> HeldOut:
 NAMES = {
     "photometric": "photometric error where both see",
     "apart": "left and right apart, px",
+    "label": "from the labels, px",
     "occluded": "share of occluded",
     "epe": "EPE, px",
     "bad-3": "bad-3, %",

@@ -13,7 +13,6 @@ from typing import Any
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -22,8 +21,6 @@ from bridgedepth_jax.data.formats import write_png
 from bridgedepth_jax.data.pairs import Pair, read_sample
 from bridgedepth_jax.files import make_folder, replacing
 from bridgedepth_jax.system import Weights
-from bridgedepth_jax.systems.reciprocal import losses
-from bridgedepth_jax.systems.reciprocal.config import ALPHA
 
 SCALES = ((1, 4 / 3, 2), (4 / 3, 2, 3))  # the labels are the median of three: one that fails has no say
 WAYS = "given", "mirrored"
@@ -71,7 +68,7 @@ def candidates(size: tuple[int, int]) -> list[tuple[float, ...]]:
 def write_labels(
     folder: Path, pairs: Sequence[Pair], size: tuple[int, int], scales: Sequence[float], teacher: Enlarged
 ) -> Path:
-    """Labels of both views where these agree, as a list to train on: each pair as it is, and mirrored, its views exchanged.
+    """Labels of both views, as a list to train on: each pair as it is, and mirrored, its views exchanged.
 
     Returns the list, which is written last; what is there is not made again. Images are those of the pairs at `size`.
     """
@@ -84,8 +81,8 @@ def write_labels(
             with replacing(folder / name) as temporary:
                 _write_pair(temporary, views["left"], views["right"], *teacher(views["left"], views["right"], scales))
         for way in WAYS:
-            files = {key: f"{name}/{way}/{key}.png" for key in ("left", "right", "valid")}
-            rows.append({**files, "disparity": f"{name}/{way}/disparity.npy", "format": "npy", "kind": "masked"})
+            files = {key: f"{name}/{way}/{key}.png" for key in ("left", "right")}
+            rows.append({**files, "disparity": f"{name}/{way}/disparity.npy", "format": "npy"})
     with replacing(folder / "pairs.csv") as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -95,10 +92,8 @@ def write_labels(
 
 def _write_pair(folder: Path, left: Image, right: Image, disparity: Disparity, other: Disparity) -> None:
     flip = lambda array: np.ascontiguousarray(array[:, ::-1])
-    ways = (left, right, disparity, other), tuple(map(flip, (right, left, other, disparity)))
-    for way, (image, second, here, there) in zip(WAYS, ways, strict=True):
-        occluded = jax.device_get(losses.occlusion(jnp.asarray(here)[None], jnp.asarray(there)[None], ALPHA["photometric"])[0])
+    ways = (left, right, disparity), tuple(map(flip, (right, left, other)))
+    for way, (image, second, label) in zip(WAYS, ways, strict=True):
         write_png(folder / way / "left.png", image)
         write_png(folder / way / "right.png", second)
-        write_png(folder / way / "valid.png", np.where(occluded, 0, 255).astype(np.uint8))
-        np.save(folder / way / "disparity.npy", here)
+        np.save(folder / way / "disparity.npy", label)
