@@ -14,6 +14,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from bridgedepth_jax.networks.config import Remat
+
 Initializer = Callable[..., Array]
 kaiming_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 normal_002: Initializer = nn.initializers.normal(0.02)
@@ -266,6 +268,22 @@ def attention(
     parts = jnp.moveaxis(padded.reshape(b, heads, chunks, size, width), 2, 0)
     out = jnp.moveaxis(lax.map(jax.checkpoint(attend), parts), 0, 2)
     return out.reshape(b, heads, size * chunks, width)[:, :, :tokens]
+
+
+POLICIES: dict[str, Any] = {
+    "nothing": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "offload": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
+}
+
+
+def rematted(target: Any, kept: Remat | None, static: tuple[int, ...] = ()) -> Any:
+    """A module class, or a function of a module and arrays, whose backward pass computes its intermediates again but `kept`.
+
+    None: as it is. `static` counts the module itself as argument 0. What draws random numbers or reads other collections than
+    the parameters has to stand outside.
+    """
+    return target if kept is None else nn.remat(target, policy=POLICIES[kept], static_argnums=static)
 
 
 def drop_path(module: nn.Module, x: Array, rate: float, *, train: bool) -> Array:

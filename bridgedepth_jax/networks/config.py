@@ -1,10 +1,13 @@
 """What the shared networks are made of: frozen, hashable dataclasses, the published sizes as constructors."""
 
 import dataclasses
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 Precision = Literal["highest", "high", "default"]
+# What training keeps of a block until the backward pass, where it does not keep all: nothing, results of products with weights,
+# or these in the host's memory.
+Remat = Literal["nothing", "dots", "offload"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +64,13 @@ class DepthConfig(MonoConfig):
     min_depth: float = 0.001  # metres; of `scale`, and what a metric loss counts
     max_depth: float | None = None  # metres; not in the original's files: the converter is told
     dtype: Dtype = "float32"
-    remat: bool = False  # blocks of the ViT are computed again in the backward pass
+    remat: bool = False  # training: blocks are computed again in the backward pass
+    remat_policy: Remat = "nothing"  # what is kept of them
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.remat_policy not in get_args(Remat):
+            raise ValueError(f"remat_policy {self.remat_policy!r}, expected one of {list(get_args(Remat))}")
         if self.head not in ("relative", "metric", "scale"):
             raise ValueError(f"head {self.head!r}, expected relative, metric or scale")
         if self.head == "relative" and self.max_depth is not None:
@@ -73,6 +79,11 @@ class DepthConfig(MonoConfig):
             raise ValueError(f"a {self.head} head without max_depth, expected metres (20 indoors, 80 outdoors)")
         if self.max_depth is not None and not 0 < self.min_depth < self.max_depth:
             raise ValueError(f"min_depth {self.min_depth} and max_depth {self.max_depth}, expected 0 < min_depth < max_depth")
+
+    @property
+    def kept(self) -> Remat | None:
+        """What is kept of a block; None: all."""
+        return self.remat_policy if self.remat else None
 
     @property
     def metric(self) -> bool:

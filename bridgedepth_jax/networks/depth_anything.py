@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from bridgedepth_jax.layers import at_least_float32
-from bridgedepth_jax.networks.config import DepthConfig, MonoConfig
+from bridgedepth_jax.networks.config import DepthConfig, MonoConfig, Remat
 from bridgedepth_jax.networks.dinov2 import DinoVisionTransformer
 from bridgedepth_jax.networks.dpt import DPTHead
 from bridgedepth_jax.networks.scale_head import ScaleHead, metric_depth
@@ -27,7 +27,7 @@ class DepthAnything(nn.Module):
 
     config: MonoConfig
     dtype: Any = jnp.float32
-    remat: bool = False
+    kept: Remat | None = None  # of a block, in training
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"], *, features: bool = False) -> Float[Array, "..."]:
@@ -35,8 +35,8 @@ class DepthAnything(nn.Module):
         height, width = image.shape[1:3]
         if height % patch or width % patch:
             raise ValueError(f"image sides {height}x{width} are not multiples of the patch size {patch}")
-        tokens = DinoVisionTransformer(c, self.dtype, self.remat, name="pretrained")(image)
-        head = DPTHead(c, self.dtype, name="depth_head")
+        tokens = DinoVisionTransformer(c, self.dtype, self.kept, name="pretrained")(image)
+        head = DPTHead(c, self.dtype, self.kept, name="depth_head")
         found = head([x[:, 1:] for x in tokens], (height // patch, width // patch), depth=not features)
         if features or not isinstance(c, DepthConfig) or c.max_depth is None:
             return found
@@ -61,7 +61,7 @@ def depth_of(config: DepthConfig) -> Callable[[Any, Array], Array]:
     def run(params: Any, image: Array) -> Array:
         kind = jax.tree.leaves(params)[0].dtype
         dtype = kind if config.dtype == "float32" else jnp.dtype(config.dtype)
-        network = DepthAnything(config, dtype=dtype, remat=config.remat)
+        network = DepthAnything(config, dtype=dtype, kept=config.kept)
         found: Any = network.apply({"params": params}, normalize(image.astype(kind)))
         return found.astype(at_least_float32(found.dtype))
 

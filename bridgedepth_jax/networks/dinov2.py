@@ -19,9 +19,10 @@ from bridgedepth_jax.layers import (
     conv,
     layer_norm,
     normal_002,
+    rematted,
     zeros,
 )
-from bridgedepth_jax.networks.config import MonoConfig
+from bridgedepth_jax.networks.config import MonoConfig, Remat
 from bridgedepth_jax.ops.resize import apply_taps, bicubic_taps
 
 
@@ -109,7 +110,7 @@ class DinoVisionTransformer(nn.Module):
 
     config: MonoConfig
     dtype: Any = jnp.float32
-    remat: bool = False
+    kept: Remat | None = None
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"]) -> list[Float[Array, "B T D"]]:
@@ -122,7 +123,7 @@ class DinoVisionTransformer(nn.Module):
         positions = resize_position_embedding(positions, c.pos_grid, height // c.patch, width // c.patch)
         x = jnp.concatenate([jnp.broadcast_to(cls_token.astype(x.dtype), (b, 1, c.dim)), x], 1)
         x = x + positions.astype(x.dtype)
-        block = nn.remat(Block) if self.remat else Block
+        block = rematted(Block, self.kept)
         norm = layer_norm(1e-6, self.dtype, "norm")
         taps = []
         for i in range(c.depth):

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from bridgedepth_jax.layers import ConvTranspose, conv, zeros
-from bridgedepth_jax.networks.config import DepthConfig, MonoConfig
+from bridgedepth_jax.networks.config import DepthConfig, MonoConfig, Remat
 from bridgedepth_jax.networks.fusion import fuse
 from bridgedepth_jax.ops.resize import resize_bilinear
 
@@ -22,13 +22,14 @@ class DPTFusion(nn.Module):
 
     config: MonoConfig
     dtype: Any = jnp.float32
+    kept: Remat | None = None
 
     @nn.compact
     def __call__(self, maps: list[Float[Array, "B _ _ _"]], grid: tuple[int, int], *, depth: bool) -> Float[Array, "..."]:
         c = self.config
         finest = maps[0].shape[1:3]
         size = finest[0] * 2, finest[1] * 2
-        path = fuse(maps, c.features, align_corners=True, last_size=size, dtype=self.dtype)
+        path = fuse(maps, c.features, align_corners=True, last_size=size, dtype=self.dtype, kept=self.kept)
         features = conv(c.features // 2, 3, dtype=self.dtype, name="output_conv1")(path)
         if depth or self.is_initializing():
             size = grid[0] * c.patch, grid[1] * c.patch
@@ -48,6 +49,7 @@ class DPTHead(nn.Module):
 
     config: MonoConfig
     dtype: Any = jnp.float32
+    kept: Remat | None = None
 
     @nn.compact
     def __call__(self, tokens: list[Float[Array, "B T D"]], grid: tuple[int, int], *, depth: bool) -> Float[Array, "..."]:
@@ -62,4 +64,4 @@ class DPTHead(nn.Module):
         for i, (x, features) in enumerate(zip(tokens, c.out_channels, strict=True)):
             x = x.reshape(x.shape[0], *grid, -1)
             maps.append(resize[i](conv(features, 1, dtype=self.dtype, name=f"projects_{i}")(x)))
-        return DPTFusion(c, self.dtype, name="scratch")(maps, grid, depth=depth)
+        return DPTFusion(c, self.dtype, self.kept, name="scratch")(maps, grid, depth=depth)

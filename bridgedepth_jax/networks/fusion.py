@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import conv
+from bridgedepth_jax.layers import conv, rematted
+from bridgedepth_jax.networks.config import Remat
 from bridgedepth_jax.ops.resize import resize_bilinear
 
 
@@ -63,13 +64,14 @@ def fuse(
     align_corners: bool,
     last_size: tuple[int, int] | None,
     dtype: Any,
+    kept: Remat | None = None,
 ) -> Float[Array, "B H2 W2 C2"]:
     """Fuses maps, fine to coarse, into one at the finest's resolution, or `last_size`. Call inside a compact `scratch`."""
     levels = [conv(features, 3, use_bias=False, dtype=dtype, name=f"layer{i}_rn")(m) for i, m in enumerate(maps, 1)]
     path = None
     for i in range(len(levels), 0, -1):
         size = _size(levels[i - 2]) if i > 1 else last_size
-        fusion = FeatureFusion(features, align_corners, dtype, name=f"refinenet{i}")
+        fusion = rematted(FeatureFusion, kept, (3,))(features, align_corners, dtype, name=f"refinenet{i}")
         path = fusion(levels[i - 1], None, size) if path is None else fusion(path, levels[i - 1], size)
     assert path is not None
     return path
@@ -80,7 +82,8 @@ class EncoderFusion(nn.Module):
 
     features: int
     dtype: Any = jnp.float32
+    kept: Remat | None = None
 
     @nn.compact
     def __call__(self, maps: list[Float[Array, "B _ _ _"]]) -> Float[Array, "B H W C"]:
-        return fuse(maps, self.features, align_corners=False, last_size=None, dtype=self.dtype)
+        return fuse(maps, self.features, align_corners=False, last_size=None, dtype=self.dtype, kept=self.kept)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import conv, instance_norm
-from bridgedepth_jax.networks.config import BackboneConfig
+from bridgedepth_jax.layers import conv, instance_norm, rematted
+from bridgedepth_jax.networks.config import BackboneConfig, Remat
 
 
 class ResidualBlock(nn.Module):
@@ -33,6 +33,7 @@ class ResNet(nn.Module):
 
     config: BackboneConfig
     dtype: Any = jnp.float32
+    kept: Remat | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B h w C"]:
@@ -40,8 +41,8 @@ class ResNet(nn.Module):
         x = (2 * (x / 255) - 1).astype(self.dtype)
         x = conv(c.dims[0], 7, stride=2, use_bias=False, dtype=self.dtype, name="conv1")(x)
         x = nn.relu(instance_norm(x))
+        block = rematted(ResidualBlock, self.kept)
         for stage, (features, blocks, stride) in enumerate(zip(c.dims, c.depths, (1, 2, 1), strict=True), 1):
             for i in range(blocks):
-                block = ResidualBlock(features, stride if i == 0 else 1, self.dtype, name=f"layer{stage}_{i}")
-                x = block(x)
+                x = block(features, stride if i == 0 else 1, self.dtype, name=f"layer{stage}_{i}")(x)
         return conv(c.out_channels, 1, dtype=self.dtype, name="conv2")(x)

@@ -21,9 +21,10 @@ from bridgedepth_jax.layers import (
     gelu,
     layer_norm,
     normal_002,
+    rematted,
     softmax,
 )
-from bridgedepth_jax.networks.config import BackboneConfig
+from bridgedepth_jax.networks.config import BackboneConfig, Remat
 from bridgedepth_jax.networks.fusion import EncoderFusion
 from bridgedepth_jax.ops.image import normalize
 from bridgedepth_jax.ops.windows import (
@@ -78,17 +79,23 @@ class SwinBlock(nn.Module):
     shift: int
     drop_rate: float
     dtype: Any = jnp.float32
+    kept: Remat | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], *, train: bool) -> Float[Array, "B H W C"]:
-        dim = x.shape[-1]
+        for branch in (SwinBlock._attention, SwinBlock._mlp):
+            x = x + drop_path(self, rematted(branch, self.kept)(self, x), self.drop_rate, train=train)
+        return x
+
+    def _attention(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         y = layer_norm(1e-5, self.dtype, "norm1")(x)
-        y = ShiftedWindowAttention(self.heads, self.window, self.shift, self.dtype, name="attn")(y)
-        x = x + drop_path(self, y, self.drop_rate, train=train)
+        return ShiftedWindowAttention(self.heads, self.window, self.shift, self.dtype, name="attn")(y)
+
+    def _mlp(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        dim = x.shape[-1]
         y = layer_norm(1e-5, self.dtype, "norm2")(x)
         y = gelu(Linear(4 * dim, kernel_init=normal_002, dtype=self.dtype, name="mlp_0")(y))
-        y = Linear(dim, kernel_init=normal_002, dtype=self.dtype, name="mlp_3")(y)
-        return x + drop_path(self, y, self.drop_rate, train=train)
+        return Linear(dim, kernel_init=normal_002, dtype=self.dtype, name="mlp_3")(y)
 
 
 class PatchMerging(nn.Module):
@@ -110,6 +117,7 @@ class Swin(nn.Module):
 
     config: BackboneConfig
     dtype: Any = jnp.float32
+    kept: Remat | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W 3"], *, train: bool) -> Float[Array, "B h w C"]:
@@ -124,7 +132,7 @@ class Swin(nn.Module):
                 shift = c.window // 2 if i % 2 else 0
                 rate = c.drop_path * done / last
                 name = f"features_{2 * stage + 1}_{i}"
-                x = SwinBlock(heads, c.window, shift, rate, self.dtype, name=name)(x, train=train)
+                x = SwinBlock(heads, c.window, shift, rate, self.dtype, self.kept, name=name)(x, train=train)
                 done += 1
             maps.append(layer_norm(1e-6, self.dtype, f"norms_{stage}")(x))
-        return EncoderFusion(c.out_channels, self.dtype, name="scratch")(maps)
+        return EncoderFusion(c.out_channels, self.dtype, self.kept, name="scratch")(maps)

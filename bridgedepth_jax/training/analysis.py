@@ -1,13 +1,16 @@
 """A training step compiled from shapes alone, to be counted (`programs.py`) or run."""
 
+import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from bridgedepth_jax import sharding
 from bridgedepth_jax.data.pipeline import batch_shapes
+from bridgedepth_jax.system import Batch, Rows, Weights
 from bridgedepth_jax.training.experiment import Experiment
-from bridgedepth_jax.training.step import Frozen, make_step
+from bridgedepth_jax.training.step import Frozen, join, make_step
 
 ONLY_COUNTED: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
@@ -37,3 +40,25 @@ def lower_step(experiment: Experiment, devices: list[Any]) -> Any:
     step = make_step(objective, experiment.solver, mesh)
     out = (shardings[0], sharding.replicated(mesh), rows)
     return jax.jit(step, in_shardings=shardings, out_shardings=out, donate_argnums=0).lower(state, frozen, batch)
+
+
+def kept_bytes(experiment: Experiment) -> int:
+    """What the forward pass of a step keeps until its backward pass, for the whole batch, in bytes; from shapes alone.
+
+    Of the program as it is written: what a compiler frees or computes again is not in it, and one for CPUs undoes it.
+    What `model.remat_policy` moves to the host counts.
+    """
+    objective = experiment.objective()
+    state, frozen = experiment.abstract_state(objective)
+    keys = {name: jax.random.key(0) for name in objective.keys}
+    count = experiment.solver.batch_size
+
+    def pullback(trained: Weights, frozen: Weights, collections: Weights, batch: Batch) -> Any:
+        rows = Rows(jnp.arange(count), count, jnp.int32(0), keys, lambda _, value: value, ())
+        counts = objective.count(batch)
+        loss = lambda trained: objective.loss({**join(frozen, trained), **collections}, {}, batch, counts, rows)[0]
+        return jax.vjp(loss, trained)[1]
+
+    batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in batch_shapes(experiment.data).items()}
+    kept = jax.eval_shape(pullback, state.params, frozen, state.collections, batch)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))

@@ -38,7 +38,8 @@ def export(path: Path, state: TrainState, frozen: Weights, experiment: Experimen
 
 def without_remat(config: Any) -> Any:
     """A network's config as inference has it."""
-    return dataclasses.replace(config, remat=False) if hasattr(config, "remat") else config
+    fields = {"remat": False, "remat_policy": "nothing"}
+    return dataclasses.replace(config, **{key: value for key, value in fields.items() if hasattr(config, key)})
 
 
 def save_frozen(workdir: Path, frozen: Weights, teachers: Mapping[str, Checkpoint], dtype: str) -> None:

@@ -41,7 +41,8 @@ RESULT = (
     "seed",
     "teachers",
 )  # parts of an experiment that a resumed run must share; the data has a fingerprint
-FREE = ("model.remat", "solver.accumulate", "solver.max_bad_steps")  # in them, but without a say in the result
+# In them, but without a say in the result.
+FREE = ("model.remat", "model.remat_policy", "solver.accumulate", "solver.max_bad_steps")
 HEADLINES = ("/epe", "/d1", "/abs_rel", "/delta1")  # of an evaluation, on its line
 STRAGGLES = 0.2  # of the time of a step: a process that waits longer for its data is named
 

@@ -18,7 +18,8 @@ from einops import rearrange, reduce
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import Linear, Mlp, at_least_float32, layer_norm, normal_002, softmax
+from bridgedepth_jax.layers import Linear, Mlp, at_least_float32, layer_norm, normal_002, rematted, softmax
+from bridgedepth_jax.networks.config import Remat
 from bridgedepth_jax.ops.windows import (
     pad_to_windows,
     partition,
@@ -249,13 +250,13 @@ class Alignment(nn.Module):
     mono_window: int
     among_candidates: bool
     dtype: Any = jnp.float32
-    remat: bool = False
+    kept: Remat | None = None
 
     @nn.compact
     def __call__(
         self, stereo: Tokens, mono: Float[Array, "B y x C"], pos: Float[Array, "B Y X N 31"], *, train: bool
     ) -> tuple[list[Tokens], list[Float[Array, "B y x C"]]]:
-        layer = nn.remat(AlignmentLayer) if self.remat else AlignmentLayer
+        layer = rematted(AlignmentLayer, self.kept)
         norm = layer_norm(1e-6, at_least_float32(self.dtype), "norm")
         mono = mono[..., None, :]
         stereos, monos = [], []

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Self, get_args
 
 from bridgedepth_jax.build import build
-from bridgedepth_jax.networks.config import BackboneConfig, Dtype, MonoConfig, Precision
+from bridgedepth_jax.networks.config import BackboneConfig, Dtype, MonoConfig, Precision, Remat
 
 MULTIPLE = 16  # of the sides of what the network computes on (spec section 1)
 MINIMUM = 32  # pixels, of each side of an image
@@ -112,9 +112,10 @@ class ModelConfig:
     dtype: Dtype = "float32"  # computation of ViT, DPT, encoders and attention; everything delicate stays float32
     precision: Precision = "highest"  # of matrix products: "highest" is true float32 everywhere, the others allow less
     remat: bool = False  # training: recompute block activations in the backward pass
+    remat_policy: Remat = "nothing"  # what is kept of them
 
     def __post_init__(self) -> None:
-        for name, kind in (("dtype", Dtype), ("precision", Precision)):
+        for name, kind in (("dtype", Dtype), ("precision", Precision), ("remat_policy", Remat)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"model.{name} {getattr(self, name)!r}, expected one of {list(get_args(kind))}")
         if self.learned_confidence and not self.upsampling:
@@ -124,6 +125,11 @@ class ModelConfig:
                              " model.sgm.candidates above 0")  # fmt: skip
         if not self.temperature > 0:
             raise ValueError(f"model.temperature {self.temperature}, expected more than 0")
+
+    @property
+    def kept(self) -> Remat | None:
+        """What training keeps of a block until the backward pass; None: all."""
+        return self.remat_policy if self.remat else None
 
     @classmethod
     def variant(cls, name: str) -> Self:

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import Mlp, at_least_float32, conv, instance_norm, normal_002
+from bridgedepth_jax.layers import Mlp, at_least_float32, conv, instance_norm, normal_002, rematted
 from bridgedepth_jax.networks.convnext import ConvNeXt
 from bridgedepth_jax.networks.resnet import ResNet
 from bridgedepth_jax.networks.swin import Swin
@@ -43,13 +43,13 @@ class StereoEncoder(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        self.backbone = BACKBONES[c.backbone.model_type](c.backbone, self.dtype)
+        self.backbone = BACKBONES[c.backbone.model_type](c.backbone, self.dtype, c.kept)
         plain = {"use_bias": False, "dtype": self.dtype}
         self.concatconv_0 = conv(c.nmp.concat_hidden, 3, **plain)
         self.concatconv_3 = conv(c.nmp.concat_dim, 1, **plain)
         self.gw_0 = conv(c.nmp.concat_hidden, 3, **plain)
         self.gw_3 = conv(c.nmp.correlation_dim, 1, **plain)
-        self.dpn = ProposalNetwork(c.dpn, c.nmp, self.dtype, c.remat, c.exact_phases)
+        self.dpn = ProposalNetwork(c.dpn, c.nmp, self.dtype, c.kept, c.exact_phases)
         self.ffn = Mlp(c.nmp.dim, c.nmp.dim, normal_002, self.dtype)
 
     def __call__(
@@ -67,7 +67,8 @@ class StereoEncoder(nn.Module):
         self.sow("taps", "fmap8", fmap8)
         self.sow("taps", "fmap4", fmap4)
         left8, right8 = jnp.split(fmap8, 2)
-        return self._level(fmap8), self._level(fmap4), *self.dpn(left8, right8, depth_prior)
+        level = rematted(StereoEncoder._level, self.config.kept)
+        return level(self, fmap8), level(self, fmap4), *self.dpn(left8, right8, depth_prior)
 
     def _level(self, fmap: Float[Array, "B2 H W C"]) -> Level:
         concat = self.concatconv_3(nn.relu(instance_norm(self.concatconv_0(fmap))))

@@ -17,7 +17,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, softmax, torch_default, torch_default_bias
+from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, rematted, softmax, torch_default, torch_default_bias
 from bridgedepth_jax.networks.depth_anything import DepthAnything
 from bridgedepth_jax.ops.image import normalize, padding
 from bridgedepth_jax.ops.resize import resize_antialiased
@@ -127,12 +127,13 @@ class BridgeDepth(nn.Module):
         tokens, pos = encoder.embed(fixed, level8, FOURIER_LEVELS, rest)
         tokens = tokens if classical is None else tokens + told
         self._tap("0", tokens, pos)
-        align = Alignment(n, n.infer_layers, n.window, n.window, True, dtype, c.remat, name="align_0")
+        align = Alignment(n, n.infer_layers, n.window, n.window, True, dtype, c.kept, name="align_0")
         stereos, monos = align(tokens, depth_prior, pos, train=train)
         self.sow("taps", "stereo0", stereos[-1])
         self.sow("taps", "mono0", monos[-1])
         stereo = jnp.stack(stereos)
-        update = Head((n.dim, n.dim, COARSE**2), dtype=dtype, name="infer_head")(stereo).astype(delicate)
+        head = rematted(Head, c.kept)
+        update = head((n.dim, n.dim, COARSE**2), dtype=dtype, name="infer_head")(stereo).astype(delicate)
         score = Linear(COARSE**2, dtype=dtype, name="infer_score_head")(stereo).astype(delicate)
         coarse = unshuffle(nn.relu(fixed[None, ..., None] + update), COARSE)
         logits = unshuffle(score * (SCORE_SCALE / c.temperature), COARSE)
@@ -141,13 +142,13 @@ class BridgeDepth(nn.Module):
         tokens, pos = encoder.embed(estimate, level4, COARSE // FINE * FOURIER_LEVELS, jnp.zeros_like(estimate))
         tokens = tokens if classical is None else tokens + classical.beside(estimate, found, keep)
         self._tap("1", tokens, pos)
-        align = Alignment(n, n.refine_layers, n.refine_window, n.refine_window // 2, False, dtype, c.remat, name="align_1")
+        align = Alignment(n, n.refine_layers, n.refine_window, n.refine_window // 2, False, dtype, c.kept, name="align_1")
         state = unit_channels(monos[-1]) if c.bounded_prior else monos[-1]
         stereos, refined_monos = align(tokens, state, pos, train=train)
         self.sow("taps", "stereo1", stereos[-1])
         self.sow("taps", "mono1", refined_monos[-1])
         stereo = jnp.stack(stereos)
-        update = Head((n.dim, n.dim, 1 if c.upsampling else FINE**2), dtype=dtype, name="refine_head")(stereo)
+        update = head((n.dim, n.dim, 1 if c.upsampling else FINE**2), dtype=dtype, name="refine_head")(stereo)
         fine, certainty = nn.relu(estimate[None, ..., None] + update.astype(delicate)), None
         if c.upsampling:
             upsample = ConvexUpsampling(c.upsampling, c.learned_confidence and not c.fusion, dtype, name="upsampling")
@@ -160,7 +161,7 @@ class BridgeDepth(nn.Module):
             fused = choose(choices, choice_logits, TOGETHER) * FINE
         disparities = unshuffle(fine, FINE)[..., 0] * FINE
 
-        mono_output = Head((n.dim, n.dim, COARSE**2), dtype=dtype, name="mono_output")
+        mono_output = head((n.dim, n.dim, COARSE**2), dtype=dtype, name="mono_output")
         mono = None
         if train or self.is_initializing():
             mono = mono_output(jnp.stack(monos + refined_monos)).astype(delicate)
@@ -191,7 +192,7 @@ class BridgeDepth(nn.Module):
         size = height // MULTIPLE * c.mono.patch, width // MULTIPLE * c.mono.patch
         mono_input = normalize(resize_antialiased(left, size))
         self.sow("taps", "mono_input", mono_input)
-        mono = DepthAnything(c.mono, dtype, c.remat and train_mono, name="mono")
+        mono = DepthAnything(c.mono, dtype, c.kept if train_mono else None, name="mono")
         features = mono(mono_input, features=True)
         if not train_mono:
             features = lax.stop_gradient(features)

@@ -25,8 +25,10 @@ from bridgedepth_jax.layers import (
     kaiming_normal,
     layer_norm,
     normal_002,
+    rematted,
     softmax,
 )
+from bridgedepth_jax.networks.config import Remat
 from bridgedepth_jax.ops.fourier import fourier_features
 from bridgedepth_jax.systems.bridgedepth.config import NMPConfig, ProposalConfig
 
@@ -116,7 +118,7 @@ class Propagation(nn.Module):
     config: ProposalConfig
     nmp: NMPConfig
     dtype: Any = jnp.float32
-    remat: bool = False
+    kept: Remat | None = None
     exact_phases: bool = False
 
     @nn.compact
@@ -137,7 +139,7 @@ class Propagation(nn.Module):
         x = jnp.concatenate([y, position, prior], -1)
         x = Linear(self.nmp.prop_dim, use_bias=False, kernel_init=normal_002, dtype=self.dtype, name="proj")(x)
         x = x.astype(delicate)
-        layer = nn.remat(PropagationLayer) if self.remat else PropagationLayer
+        layer = rematted(PropagationLayer, self.kept)
         for i in range(self.nmp.prop_layers):
             x = layer(self.nmp, self.dtype, name=f"layers_{i}")(x, context[..., None, :])
         return layer_norm(1e-5, delicate, "norm")(x)

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, kaiming_normal, normal_002, softmax, zeros
+from bridgedepth_jax.networks.config import Remat
 from bridgedepth_jax.ops.correlation import correlation_volume, lookup
 from bridgedepth_jax.systems.bridgedepth.config import NMPConfig, ProposalConfig
 from bridgedepth_jax.systems.bridgedepth.propagation import Propagation
@@ -56,7 +57,7 @@ class ProposalNetwork(nn.Module):
     config: ProposalConfig
     nmp: NMPConfig
     dtype: Any = jnp.float32
-    remat: bool = False
+    kept: Remat | None = None
     exact_phases: bool = False
 
     @nn.compact
@@ -82,7 +83,7 @@ class ProposalNetwork(nn.Module):
         context = conv(c.context_dim, 1, use_bias=False, dtype=self.dtype, name="proj_2")(context)
         prior = Linear(c.seed_dim, kernel_init=normal_002, dtype=self.dtype, name="prior_proj")(depth_prior)
 
-        propagation = Propagation(c, self.nmp, self.dtype, self.remat, self.exact_phases, name="propagation")
+        propagation = Propagation(c, self.nmp, self.dtype, self.kept, self.exact_phases, name="propagation")
         tokens = propagation(lookup(volume, seeds, c.lookup_radius), seeds, context, prior)
         self.sow("taps", "prop_tokens", tokens)
         head = Head((self.nmp.prop_dim, self.nmp.prop_dim, 1), normal_002, last_init=zeros, dtype=self.dtype, name="prop_head")
