@@ -6,7 +6,7 @@ Parameters are float32; `dtype` is what a layer computes and returns in. Letters
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.networks.config import Remat
+# What training keeps of a block until the backward pass, where it does not keep all: nothing, results of products with weights,
+# or these in the host's memory.
+Remat = Literal["nothing", "dots", "offload"]
 
 Initializer = Callable[..., Array]
 kaiming_normal: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

@@ -14,7 +14,7 @@ from typing import get_args
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from bridgedepth_jax.errors import command
-from bridgedepth_jax.networks.config import Remat
+from bridgedepth_jax.layers import Remat
 from bridgedepth_jax.topologies import GIB
 from bridgedepth_jax.training.analysis import kept_bytes
 from bridgedepth_jax.training.configfile import override, read_config

@@ -11,7 +11,8 @@ import pytest
 import tiny
 from ml_collections import ConfigDict
 
-from bridgedepth_jax.networks.config import BackboneConfig, DepthConfig, Remat
+from bridgedepth_jax.layers import Remat
+from bridgedepth_jax.networks.config import BackboneConfig, DepthConfig
 from bridgedepth_jax.networks.depth_anything import depth_of
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 from bridgedepth_jax.training.analysis import kept_bytes

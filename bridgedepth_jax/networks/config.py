@@ -3,11 +3,10 @@
 import dataclasses
 from typing import Any, Literal, Self, get_args
 
+from bridgedepth_jax.layers import Remat
+
 Dtype = Literal["float32", "bfloat16", "float16", "float64"]
 Precision = Literal["highest", "high", "default"]
-# What training keeps of a block until the backward pass, where it does not keep all: nothing, results of products with weights,
-# or these in the host's memory.
-Remat = Literal["nothing", "dots", "offload"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import DepthwiseConv, Linear, conv, drop_path, gelu, layer_norm, normal_002, rematted
-from bridgedepth_jax.networks.config import BackboneConfig, Remat
+from bridgedepth_jax.layers import DepthwiseConv, Linear, Remat, conv, drop_path, gelu, layer_norm, normal_002, rematted
+from bridgedepth_jax.networks.config import BackboneConfig
 from bridgedepth_jax.networks.fusion import EncoderFusion
 from bridgedepth_jax.ops.image import normalize
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import at_least_float32
-from bridgedepth_jax.networks.config import DepthConfig, MonoConfig, Remat
+from bridgedepth_jax.layers import Remat, at_least_float32
+from bridgedepth_jax.networks.config import DepthConfig, MonoConfig
 from bridgedepth_jax.networks.dinov2 import DinoVisionTransformer
 from bridgedepth_jax.networks.dpt import DPTHead
 from bridgedepth_jax.networks.scale_head import ScaleHead, metric_depth

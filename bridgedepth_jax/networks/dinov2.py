@@ -13,6 +13,7 @@ from bridgedepth_jax.layers import (
     Linear,
     MergeHeads,
     Mlp,
+    Remat,
     SplitHeads,
     at_least_float32,
     attention,
@@ -22,7 +23,7 @@ from bridgedepth_jax.layers import (
     rematted,
     zeros,
 )
-from bridgedepth_jax.networks.config import MonoConfig, Remat
+from bridgedepth_jax.networks.config import MonoConfig
 from bridgedepth_jax.ops.resize import apply_taps, bicubic_taps
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import ConvTranspose, conv, zeros
-from bridgedepth_jax.networks.config import DepthConfig, MonoConfig, Remat
+from bridgedepth_jax.layers import ConvTranspose, Remat, conv, zeros
+from bridgedepth_jax.networks.config import DepthConfig, MonoConfig
 from bridgedepth_jax.networks.fusion import fuse
 from bridgedepth_jax.ops.resize import resize_bilinear
 

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import conv, rematted
-from bridgedepth_jax.networks.config import Remat
+from bridgedepth_jax.layers import Remat, conv, rematted
 from bridgedepth_jax.ops.resize import resize_bilinear
 
 

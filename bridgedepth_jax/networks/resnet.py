@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import conv, instance_norm, rematted
-from bridgedepth_jax.networks.config import BackboneConfig, Remat
+from bridgedepth_jax.layers import Remat, conv, instance_norm, rematted
+from bridgedepth_jax.networks.config import BackboneConfig
 
 
 class ResidualBlock(nn.Module):

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from bridgedepth_jax.layers import (
     Linear,
     MergeHeads,
+    Remat,
     SplitHeads,
     at_least_float32,
     conv,
@@ -24,7 +25,7 @@ from bridgedepth_jax.layers import (
     rematted,
     softmax,
 )
-from bridgedepth_jax.networks.config import BackboneConfig, Remat
+from bridgedepth_jax.networks.config import BackboneConfig
 from bridgedepth_jax.networks.fusion import EncoderFusion
 from bridgedepth_jax.ops.image import normalize
 from bridgedepth_jax.ops.windows import (

@@ -18,8 +18,7 @@ from einops import rearrange, reduce
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import Linear, Mlp, at_least_float32, layer_norm, normal_002, rematted, softmax
-from bridgedepth_jax.networks.config import Remat
+from bridgedepth_jax.layers import Linear, Mlp, Remat, at_least_float32, layer_norm, normal_002, rematted, softmax
 from bridgedepth_jax.ops.windows import (
     pad_to_windows,
     partition,

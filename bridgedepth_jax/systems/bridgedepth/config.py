@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, Self, get_args
 
 from bridgedepth_jax.build import build
-from bridgedepth_jax.networks.config import BackboneConfig, Dtype, MonoConfig, Precision, Remat
+from bridgedepth_jax.layers import Remat
+from bridgedepth_jax.networks.config import BackboneConfig, Dtype, MonoConfig, Precision
 
 MULTIPLE = 16  # of the sides of what the network computes on (spec section 1)
 MINIMUM = 32  # pixels, of each side of an image

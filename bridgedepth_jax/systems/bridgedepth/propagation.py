@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from bridgedepth_jax.layers import (
     Linear,
     Mlp,
+    Remat,
     at_least_float32,
     depthwise_conv,
     gelu,
@@ -28,7 +29,6 @@ from bridgedepth_jax.layers import (
     rematted,
     softmax,
 )
-from bridgedepth_jax.networks.config import Remat
 from bridgedepth_jax.ops.fourier import fourier_features
 from bridgedepth_jax.systems.bridgedepth.config import NMPConfig, ProposalConfig
 

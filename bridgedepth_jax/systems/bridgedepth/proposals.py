@@ -13,8 +13,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, kaiming_normal, normal_002, softmax, zeros
-from bridgedepth_jax.networks.config import Remat
+from bridgedepth_jax.layers import Head, Linear, Remat, at_least_float32, conv, kaiming_normal, normal_002, softmax, zeros
 from bridgedepth_jax.ops.correlation import correlation_volume, lookup
 from bridgedepth_jax.systems.bridgedepth.config import NMPConfig, ProposalConfig
 from bridgedepth_jax.systems.bridgedepth.propagation import Propagation
