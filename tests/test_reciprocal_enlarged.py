@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,28 @@ def test_scales_are_chosen_where_error_and_agreement_are_better(left, right, cho
     scales, labels = adapt.choose_scales(judge, teacher, (HEIGHT, WIDTH))
     assert scales == (enlarged.SCALES[0] if chosen else ())
     assert np.array_equal(labels, np.stack([left] * 2) if chosen else np.zeros((0, HEIGHT, WIDTH)))
+    judge.labels = np.stack([left] * 2)
+    values = judge.compare(judge.measure([(left[None] + 0.5, right[None])] * 2))
+    assert values["label_before"] == pytest.approx(np.abs(TRUTH - 1 - left).mean(), rel=1e-5)
+    assert values["label_after"] == pytest.approx(0.5) and values["label_ratio"] == 0.5 / values["label_before"]
+
+
+@pytest.mark.parametrize(("labelled", "kept"), [(True, [0, 1]), (False, [0, 2])])
+def test_the_best_weights_are_those_nearest_to_the_labels(labelled, kept, tmp_path, monkeypatch):
+    looks = iter([(0.9, 0.9), (0.95, 0.8), (0.85, 0.85)])
+    rest = dict(photometric_before=1.0, photometric_after=1.0, occluded_before=0.1, occluded_after=0.1, label_after=1.0)
+
+    def compare(_):
+        ratio, label = next(looks)
+        return {**rest, "ratio": ratio} | ({"label_ratio": label} if labelled else {})
+
+    saved = []
+    monkeypatch.setattr(adapt, "save_checkpoint", lambda _, checkpoint: saved.append(int(checkpoint.params["w"])))
+    judge = SimpleNamespace(look=lambda weights: weights, compare=compare)
+    watch = adapt._Watch(judge, tmp_path, adapt.AdaptConfig(), "bridgedepth", None)
+    for look in range(3):
+        watch({"w": np.float32(look)})
+    assert saved == kept
 
 
 def test_labels_are_of_both_views_and_are_not_made_twice(tmp_path):

@@ -1,8 +1,9 @@
 """Adapting a trained stereo network to a camera without ground truth: stages 1 to 3 on a user's own rectified pairs.
 
-Where the network says better things of enlarged images, it learns from these (`enlarged.py`) instead of stage 1's losses.
-Pairs that training does not see decide that, when to stop and whether the result is any better: by the photometric error where
-both the network before and the one after see with both cameras. H, W the sides that the network works at.
+Where the network says better things of enlarged images, it learns from these (`enlarged.py`) instead of stage 1's losses, and
+is best where held-out pairs are nearest to theirs. Else, and always for whether the result is worth exporting, held-out pairs
+decide by the photometric error where both the network before and the one after see with both cameras. H, W the sides that the
+network works at.
 """
 
 import csv
