@@ -3,8 +3,8 @@
 python scripts/remat_table.py [--config bridgedepth/l_sf ...] [--config.model.dtype=bfloat16 ...]
 
 Prints a Markdown table, GiB for the whole batch, from shapes alone: seconds a row, nothing is compiled or allocated. It is the
-program as it is written: what a device needs beside it (state, frozen weights, what a single block computes) is not in it, and
-`bridgedepth benchmark compile` says what fits a chip.
+program as it is written, with the weights that the backward pass reads; what a device needs beside it (moments, frozen weights,
+what a single block computes) is not in it, and `bridgedepth benchmark compile` says what fits a chip.
 """
 
 import argparse

@@ -209,6 +209,7 @@ def test_config_round_trips():
     for name in VARIANTS:
         config = ModelConfig.variant(name)
         assert from_original(to_original(config)) == config
+        assert from_original(to_original(config.replace(remat=True, remat_policy="dots"))) == config
         assert ModelConfig.from_dict(config.to_dict()) == config
         assert isinstance(hash(config), int)
     assert ModelConfig.variant("sf").backbone.model_type == "resnet"

@@ -138,10 +138,13 @@ def test_a_network_learns_from_its_labels(tmp_path, monkeypatch):
     result = json.loads((workdir / "adapt.json").read_text())
     assert result["enlarged"] == [1, 4 / 3, 2] and not result["refused"]
     assert result["values"]["epe_after"] < 0.5 * result["values"]["epe_before"]
+    assert result["values"]["label_after"] < 0.5 * result["values"]["label_before"]
     assert "adapted" in load_checkpoint(workdir / "export").provenance
     # Broken off after its labels were made: they stay, and other pairs have none of them.
     chosen = workdir / "labels" / "scales.json"
     before = chosen.stat().st_mtime_ns, (workdir / "labels" / "00000").stat().st_mtime_ns
     monkeypatch.setattr(adapt, "choose_scales", lambda *_: pytest.fail("chosen twice"))
     run(pairs, start, workdir, "--steps", "30", "--every", "15", "--batch", "2", "--rate", "1e-3")
+    with pytest.raises(SystemExit, match="2"):  # what ended is not what is asked for now
+        run(pairs, start, workdir, "--steps", "31", "--every", "15", "--batch", "2", "--rate", "1e-3")
     assert before == (chosen.stat().st_mtime_ns, (workdir / "labels" / "00000").stat().st_mtime_ns)

@@ -67,7 +67,20 @@ def test_less_is_kept_until_the_backward_pass(backbone):
         return kept_bytes(Experiment.from_dict(made.to_dict()))
 
     everything, dots, nothing = kept(), kept(remat=True, remat_policy="dots"), kept(remat=True, remat_policy="nothing")
-    assert nothing < 0.4 * everything and nothing < dots < everything, (everything, dots, nothing)
+    # As measured: .240, .268, .254; one of the parts less, heads, fusion or propagation, is .02 to .05 more.
+    assert nothing < {"convnext": 0.25, "resnet": 0.277, "swin": 0.264}[backbone] * everything, nothing / everything
+    assert nothing < dots < 0.45 * everything, dots / everything
+
+
+def test_what_is_offloaded_goes_to_the_host():
+    config = DepthConfig(**{field.name: getattr(tiny.MONO, field.name) for field in dataclasses.fields(tiny.MONO)})
+    image = tiny.images(56, 56)[0][None].astype(np.float32)
+
+    def program(kept):
+        run = depth_of(dataclasses.replace(config, remat=True, remat_policy=kept))
+        return str(jax.make_jaxpr(jax.grad(lambda p: jnp.mean(run(p, image) ** 2)))(tiny.mono_params()))
+
+    assert "<host>" in program("offload") and "<host>" not in program("dots")
 
 
 def test_a_monocular_network_of_its_own():

@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patience", type=int, default=4, help="looks without a better result before a stage ends; default 4")
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="images are resized to it; default: near their own")
     parser.add_argument("--batch", type=int, default=2, help="pairs a step; default 2")
-    parser.add_argument("--rate", type=float, default=5e-5, help="learning rate; default 5e-5, ten times it from labels")
+    parser.add_argument("--rate", type=float, default=5e-5, help="learning rate; default 5e-5, up to 20 times it from labels")
     parser.add_argument("--held-out", type=float, default=0.2, metavar="SHARE", help="of the pairs; default 0.2")
     parser.add_argument("--seed", type=int, default=0, help="of order and augmentation; default 0")
     parser.add_argument("--imagenet", default="", metavar="PTH", help="torchvision's ResNet-18, for the monocular network")

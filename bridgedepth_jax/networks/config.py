@@ -64,7 +64,7 @@ class DepthConfig(MonoConfig):
     max_depth: float | None = None  # metres; not in the original's files: the converter is told
     dtype: Dtype = "float32"
     remat: bool = False  # training: blocks are computed again in the backward pass
-    remat_policy: Remat = "nothing"  # what is kept of them
+    remat_policy: Remat = "nothing"  # what is kept of them, with remat
 
     def __post_init__(self) -> None:
         super().__post_init__()

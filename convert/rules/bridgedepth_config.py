@@ -27,6 +27,7 @@ class Only:
 
 
 # The original's model keys, in its order, and where in `ModelConfig` their values are.
+OURS = ("dtype", "precision", "remat", "remat_policy")  # of which the original knows nothing
 MODEL: dict[str, dict[str, str | Only]] = {
     "BACKBONE": {
         "MODEL_TYPE": "backbone.model_type",
@@ -115,7 +116,7 @@ def to_original(config: ModelConfig) -> dict[str, dict[str, Any]]:
     ratio = tree["NMP"]["MLP_RATIO"]
     tree["NMP"]["MLP_RATIO"] = int(ratio) if ratio == int(ratio) else ratio  # the original has an int there
     back = from_original(tree)
-    mine = flatten(plain(config.replace(dtype=back.dtype, precision=back.precision, remat=back.remat)))
+    mine = flatten(plain(config.replace(**{name: getattr(back, name) for name in OURS})))
     theirs = flatten(plain(back))
     if different := sorted(name.replace("/", ".") for name in mine if mine[name] != theirs[name]):
         raise ValueError(f"the original's config cannot express these values: {', '.join(different)}")
@@ -163,7 +164,7 @@ def apply_options(options: Mapping[str, Any], model: ModelConfig) -> tuple[Model
             changed = from_original(merged)
         except ValueError as error:
             raise InputError(str(error)) from error
-        model = changed.replace(dtype=model.dtype, precision=model.precision, remat=model.remat)
+        model = changed.replace(**{name: getattr(model, name) for name in OURS})
     return model, {OPTIONS[name]: value for name, value in values.items() if OPTIONS[name]}
 
 

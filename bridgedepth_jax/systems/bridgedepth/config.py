@@ -113,7 +113,7 @@ class ModelConfig:
     dtype: Dtype = "float32"  # computation of ViT, DPT, encoders and attention; everything delicate stays float32
     precision: Precision = "highest"  # of matrix products: "highest" is true float32 everywhere, the others allow less
     remat: bool = False  # training: recompute block activations in the backward pass
-    remat_policy: Remat = "nothing"  # what is kept of them
+    remat_policy: Remat = "nothing"  # what is kept of them, with remat
 
     def __post_init__(self) -> None:
         for name, kind in (("dtype", Dtype), ("precision", Precision), ("remat_policy", Remat)):

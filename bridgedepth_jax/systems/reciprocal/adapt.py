@@ -251,13 +251,14 @@ class _Enough(Exception):
 class _Watch:
     """The loop's evaluation: keeps the best weights in `folder`, and ends a stage that does not get better.
 
-    By the photometric error, or where there are labels by how far the disparities are from these.
+    By the photometric error, or where there are labels by how far the disparities are from these: over that before, and `below`
+    what an earlier stage reached.
     """
 
-    def __init__(self, judge: Judge, folder: Path, config: AdaptConfig, kind: str, model: Any) -> None:
+    def __init__(self, judge: Judge, folder: Path, config: AdaptConfig, kind: str, model: Any, below: float = 1.0) -> None:
         self.judge, self.folder, self.config, self.kind, self.model = judge, folder, config, kind, model
         self.file = folder / "best.json"
-        self.state = json.loads(self.file.read_text()) if self.file.is_file() else {"ratio": 1.0, "looks": 0, "best": 0}
+        self.state = json.loads(self.file.read_text()) if self.file.is_file() else {"ratio": below, "looks": 0, "best": 0}
 
     def __call__(self, weights: dict[str, Any]) -> dict[str, float]:
         values = self.judge.compare(self.judge.look(weights))
@@ -326,6 +327,9 @@ def adapt(pairs: Sequence[Pair], init: str | Path, workdir: Path, config: AdaptC
         mono = run("stage2", MONO, model, _task("distil", size), None, teachers={"stereo": best})
         assert mono is not None
         teachers = {"stereo": best, "mono": mono}
+        file = workdir / "stage1" / "best.json"
+        reached = json.loads(file.read_text())["ratio"] if file.is_file() else 1.0
+        watch = functools.partial(watch, below=reached)
         found = run("stage3", student, loaded.config, _task("fusion", size), best, watch=watch, teachers=teachers)
         best = found or best
     after = judge.look(load_checkpoint(best).params)
@@ -397,6 +401,9 @@ def _stage(
     )
     evaluate = watch(folder) if watch else None
     ended = folder / "ended"
+    asked = json.dumps([experiment.to_dict(), pairs.read_text()])
+    if ended.is_file() and ended.read_text() != asked:
+        raise InputError(f"{folder} ended with other pairs or options, expected the same or another --workdir")
     if not ended.is_file():
         start = functools.partial(make_start, experiment, experiment.init, "" if init else config.imagenet)
         try:
@@ -406,7 +413,8 @@ def _stage(
                 raise BrokenOff(f"{name} {word}")
         except _Enough:
             log.info("%s: no better for %d looks", name, config.patience)
-        ended.touch()
+        with replacing(ended) as temporary:
+            temporary.write_text(asked)
     if watch is None:
         return folder / "export"
     return folder / "best" if (folder / "best").is_dir() else None
@@ -423,7 +431,8 @@ def _labels(
 
     What is there for the same pairs, size and weights stays.
     """
-    made_for = [str(init.absolute()), *size, *(str(pair.left.absolute()) for pair in pairs)]
+    files = (str(path.absolute()) for pair in pairs for path in (pair.left, pair.right))
+    made_for = [str(init.absolute()), *size, *files, "held out", *(pair.name for pair in judge.pairs)]
     chosen = folder / "scales.json"
     teacher = Enlarged(judge.stereo, loaded.params, find_system(loaded.kind).multiple)
     known = json.loads(chosen.read_text()) if chosen.is_file() else {}
