@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="checkpoint folder or published name; default: the model of the package")
     parser.add_argument("--pairs", type=Path, help="CSV file: left, right, disparity, format")
     parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="so many rendered pairs, and those of --pairs")
-    parser.add_argument("--scenes", default="sparse", choices=("sparse", "crowded"), help="what the rendered pairs show")
+    parser.add_argument("--scenes", default="sparse", choices=("sparse", "crowded", "fine"), help="of the rendered pairs")
     parser.add_argument("--scales", default="1", help="at which the network sees the images, separated by commas")
     parser.add_argument("--pictures", type=Path, help="folder for left | disparity | error of each pair, at the first scale")
     parser.add_argument("--devices", default="cpu", help="cpu, gpu, tpu or all")

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8, metavar="N", help="so many rendered pairs")
     parser.add_argument("--size", default="256,512", help="height,width of them")
     parser.add_argument("--max-disparity", type=float, help="pixels; default: a quarter of the width")
-    parser.add_argument("--scenes", default="sparse", choices=("sparse", "crowded"))
+    parser.add_argument("--scenes", default="sparse", choices=("sparse", "crowded", "fine"))
     parser.add_argument("--activations", action="store_true", help="nothing else: the rest takes most of the time")
     parser.add_argument("--no-gradient", action="store_true", help="leave out its shares, which take longest to compile")
     parser.add_argument("--last", action="store_true", help="of a --workdir: the last weights, not their average")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+from typing import Any
 
 import cv2
 import numpy as np
@@ -244,6 +245,35 @@ def test_crowded_scenes_have_more_things_and_the_sparse_ones_are_as_before():
         assert np.isfinite(disparity).all() and disparity.min() >= 0 and disparity.max() <= 48
 
 
+def test_a_fine_scene_is_a_larger_one_reduced():
+    clean = dataclasses.replace(SyntheticConfig.named("crowded").clean(), textures=25, ready_textures=20, transparent=0.3)
+    arguments: Any = dict(max_disparity=64, photos=False)
+    reduced = SyntheticStereo(48, 80, config=dataclasses.replace(clean, fine=1.0), **arguments)
+    large = SyntheticStereo(96, 160, config=clean, **arguments)
+    edges = 0
+    for i in range(12):
+        small, whole = reduced[i], large[i]
+        for side in ("left", "right"):
+            np.testing.assert_array_equal(small[side], cv2.resize(whole[side], (80, 48), interpolation=cv2.INTER_AREA))
+        for y, x in np.ndindex(48, 80):
+            block = np.s_[2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
+            there = np.sort(whole["disparity"][block].ravel())
+            mine = [d for d in there if abs(d - there[1]) <= 1]
+            assert small["disparity"][y, x] == pytest.approx(np.mean(mine) / 2, abs=1e-5)
+            edges += there[3] - there[0] > 2
+            assert small["valid"][y, x] == whole["valid"][block].all()
+            assert small["nonocc"][y, x] == whole["nonocc"][block].all()
+    assert edges > 1000
+
+
+def test_half_of_the_mixed_scenes_are_fine_and_the_others_as_before():
+    few: Any = dict(textures=25, ready_textures=20)
+    kinds = {name: make(dataclasses.replace(SyntheticConfig.named(name), **few)) for name in ("crowded", "fine", "mixed")}
+    matches = [[same(kinds["mixed"][i], kinds[name][i]) for name in ("crowded", "fine")] for i in range(24)]
+    assert all(sum(match) == 1 for match in matches)
+    assert 6 <= sum(match[0] for match in matches) <= 18
+
+
 def test_hazy_scenes_fade_with_distance():
     """Beside the same scenes without the veil, which is drawn last: the far half loses contrast, the nearest keep it."""
     hazy = dataclasses.replace(SyntheticConfig.named("hazy"), textures=25, ready_textures=20)
@@ -264,7 +294,7 @@ def test_the_choice_of_scenes_has_a_say_in_the_fingerprint_unless_it_is_the_old_
 
     prints = {
         scenes: open_source("synthetic", "", synthetic=SyntheticOptions(scenes=scenes)).fingerprint
-        for scenes in ("sparse", "crowded", "hazy")
+        for scenes in ("sparse", "crowded", "fine", "mixed", "hazy")
     }
-    assert len(set(prints.values())) == 3
+    assert len(set(prints.values())) == 5
     assert open_source("synthetic", "", synthetic=SyntheticOptions()).fingerprint == prints["sparse"]

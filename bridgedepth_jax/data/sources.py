@@ -24,7 +24,7 @@ class SyntheticOptions:
     seed: int | None = None
     size: int = 100_000  # samples in an epoch
     photos: str | None = None  # a folder of photographs; None: those of scikit-image, where it is installed
-    scenes: Literal["sparse", "crowded", "hazy"] = "sparse"  # what stands in them: `SCENES` of data/procedural/config.py
+    scenes: Literal["sparse", "crowded", "fine", "mixed", "hazy"] = "sparse"  # `SCENES` of data/procedural/config.py
     clean: bool = False  # matching pixels look alike: no noise, blur or other exposure in one of the views
 
 

@@ -34,6 +34,7 @@ class SyntheticConfig:
     thin: float = 0.3  # share of thin structures among the objects
     screen: float = 0.06  # probability of a fence, twigs or wires before the whole scene
     transparent: float = 0.08  # probability of a see-through pane; its pixels are not valid
+    fine: float = 0.0  # share of scenes painted twice as large, then reduced: finer things, soft edges, half the disparities
 
     # Surfaces. `textures` is the number of generated textures kept in memory (256 KiB or 768 KiB each).
     textures: int = 240
@@ -109,22 +110,27 @@ class SyntheticConfig:
         )
 
 
+_CROWDED = SyntheticConfig(
+    near=(0.04, 0.97),
+    even=0.1,
+    far=(0.02, 0.6),
+    floating=(10, 30),
+    background=(2, 8),
+    thin=0.4,
+    gloss=0.2,
+    highlights=0.3,
+    transparent=0.06,
+)
+
 # "sparse" is what the renderer made first. "crowded" has what published ablations found to matter most (a network trained
 # on 5,000 rendered pairs, Middlebury at half size): floating and background objects, all materials, thin
-# structures, far ranges, and few scenes whose disparities push most matches out of a narrow crop. "hazy" is for networks of
-# one view: things stand on a ground and fade in fog; of flying things and bent photographs one view tells nothing.
+# structures, far ranges, and few scenes whose disparities push most matches out of a narrow crop. "fine" is crowded as a
+# photograph is that was made smaller; half of "mixed" is. "hazy" is for networks of one view: things stand on a ground and
+# fade in fog; of flying things and bent photographs one view tells nothing.
 SCENES = {
     "sparse": SyntheticConfig(),
-    "crowded": SyntheticConfig(
-        near=(0.04, 0.97),
-        even=0.1,
-        far=(0.02, 0.6),
-        floating=(10, 30),
-        background=(2, 8),
-        thin=0.4,
-        gloss=0.2,
-        highlights=0.3,
-        transparent=0.06,
-    ),
+    "crowded": _CROWDED,
+    "fine": dataclasses.replace(_CROWDED, fine=1.0),
+    "mixed": dataclasses.replace(_CROWDED, fine=0.5),
     "hazy": SyntheticConfig(layouts=(("room", 0.4), ("street", 0.6)), haze=1.0, haze_depth=(0.2, 0.8), haze_most=0.9),
 }

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import SupportsIndex
 
+import cv2
 import numpy as np
 
 from bridgedepth_jax.data.pairs import Sample
@@ -12,6 +13,9 @@ from bridgedepth_jax.data.procedural.render import Canvas
 from bridgedepth_jax.data.procedural.scene import render
 from bridgedepth_jax.data.procedural.textures import TextureBank, find_photos
 from bridgedepth_jax.errors import InputError
+
+FINER = 2  # how many times as large a fine scene is painted
+SAME = 1.0  # painted pixels: disparities of one reduced pixel that belong to one surface
 
 
 class SyntheticStereo:
@@ -56,19 +60,41 @@ class SyntheticStereo:
         index = index.__index__()
         if not 0 <= index < self.size:
             raise IndexError(f"synthetic: sample {index} of {self.size}")
-        canvas = Canvas(self.height, self.width)
+        side = FINER if np.random.default_rng((self.seed, 4, index)).random() < self.config.fine else 1
+        canvas = Canvas(side * self.height, side * self.width)
         render(np.random.default_rng((self.seed, 2, index)), canvas, self.max_disparity, self.bank, self.config)
         visible = canvas.visible()
-        disparity = canvas.left.disparity
+        left, right, disparity = canvas.left.image, canvas.right.image, canvas.left.disparity
         # A face seen at a grazing angle can leave the range in the pixels of its edge.
         valid = ~canvas.blended & (disparity >= 0) & (disparity <= self.max_disparity)
+        disparity = disparity.clip(0, self.max_disparity)
+        if side > 1:
+            size = self.width, self.height
+            left, right = (cv2.resize(view, size, interpolation=cv2.INTER_AREA) for view in (left, right))
+            disparity = reduced(disparity, side)
+            valid, visible = (np.all(_blocks(x, side), axis=-1) for x in (valid, visible))
         photometric = np.random.default_rng((self.seed, 3, index))
-        left, right = degrade(photometric, canvas.left.image, canvas.right.image, self.config)
+        left, right = degrade(photometric, left, right, self.config)
         return {
             "left": left,
             "right": right,
-            "disparity": disparity.clip(0, self.max_disparity),
+            "disparity": disparity,
             "valid": valid,
             "nonocc": visible,
             "name": f"synthetic/{self.seed}/{index:08d}",
         }
+
+
+def reduced(disparity: np.ndarray, side: int) -> np.ndarray:
+    """Of an image `side` times smaller, in its own pixels: the mean of the surface that covers most of each pixel, of two that
+    cover halves the farther."""
+    blocks = _blocks(disparity, side)
+    middle = np.sort(blocks, -1)[..., (side**2 - 1) // 2, None]
+    same = np.abs(blocks - middle) <= SAME
+    return (np.where(same, blocks, 0).sum(-1) / same.sum(-1) / side).astype(np.float32)
+
+
+def _blocks(x: np.ndarray, side: int) -> np.ndarray:
+    """(H, W) of side x side blocks of an image, their pixels last."""
+    height, width = x.shape[0] // side, x.shape[1] // side
+    return x.reshape(height, side, width, side).swapaxes(1, 2).reshape(height, width, side**2)
