@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from bridgedepth_jax.data.formats import write_png
@@ -30,7 +29,6 @@ from bridgedepth_jax.inference.stereo import Predictor
 
 UNSEEN = 10_007  # seed of the rendered pairs; training has another
 SIZE, MAX_DISPARITY = (384, 640), 128.0
-JUMP, NEAR = 2.0, 5  # pixels: an edge is a larger step of the true disparity between neighbours; how near a pixel is to one
 
 
 class Cell(NamedTuple):
@@ -65,7 +63,7 @@ def main() -> None:
     asked = [scenes, real(found_pairs)] if args.synthetic or args.pairs else [iter([demo.motorcycle()])]
     for pair, truth in itertools.chain(*asked):
         disparities = [predictor(pair.left, pair.right, scale=scale).disparity for scale in scales]
-        near = near_edges(truth)
+        near = demo.near_edges(truth)
         rows = [cell(disparity, truth, near) for disparity in (*disparities, demo.filled_sgbm(pair, truth))]
         print(row(pair.name, rows), flush=True)
         found.append(rows)
@@ -83,17 +81,6 @@ def row(name: str, cells: list[Cell]) -> str:
 def cell(disparity: np.ndarray, truth: np.ndarray, near: np.ndarray) -> Cell:
     edges = demo.errors(disparity, np.where(near, truth, np.nan)).bad2 if near.any() else float("nan")
     return Cell(*demo.errors(disparity, truth), edges)
-
-
-def near_edges(truth: np.ndarray) -> np.ndarray:
-    """Known pixels within NEAR pixels (in rows and columns) of a depth edge, (H, W) bool. Holes of the truth are no edges."""
-    edges = np.zeros(truth.shape, np.uint8)  # the pixels on either side
-    across, down = (np.abs(np.diff(truth, axis=axis)) > JUMP for axis in (1, 0))
-    edges[:, 1:] |= across
-    edges[:, :-1] |= across
-    edges[1:] |= down
-    edges[:-1] |= down
-    return (cv2.dilate(edges, np.ones((2 * NEAR + 1,) * 2, np.uint8)) > 0) & np.isfinite(truth)
 
 
 def real(rows: Iterable[PairFiles]) -> Iterator[tuple[LoadedPair, np.ndarray]]:

@@ -72,6 +72,7 @@ def main() -> None:
     show([activations(here, name, pairs, args.all) for here, name in zip(known, args.checkpoints, strict=True)])
     if args.activations:
         return
+    show([ceilings_table(here, pairs) for here in known])
     show([without_parts(here, pairs) for here in known])
     if not args.no_gradient:
         show([gradient_shares(here, pairs) for here in known])
@@ -118,6 +119,14 @@ def activations(known: Checkpoint, source: str, pairs: health.Pairs, every: bool
         except InputError as error:
             remarks.append(f"Refused: {error}")
     return Table("Activations", ("tap", "rms", "largest"), table, tuple(remarks))
+
+
+def ceilings_table(known: Checkpoint, pairs: health.Pairs) -> Table:
+    rows = {
+        row.name: (f"{row.bad2:.1f}", f"{row.edges:.1f}", f"{row.occluded:.1f}")
+        for row in health.ceilings(known.config, known.params, pairs)
+    }
+    return Table("What it holds", ("disparity", "bad-2, %", "near edges, %", "occluded, %"), rows)
 
 
 def without_parts(known: Checkpoint, pairs: health.Pairs) -> Table:

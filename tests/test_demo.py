@@ -143,7 +143,7 @@ def test_near_edges_are_those_of_a_loop():
     truth = np.full((20, 30), 5.0)
     truth[8:, 12:] = 9.0
     truth[:, 25:] = np.nan
-    near = module.near_edges(truth)
+    near = demo.near_edges(truth)
     sides = [(y, x, y + i, x + j) for y, x in np.ndindex(20, 30) for i, j in ((0, 1), (1, 0)) if y + i < 20 and x + j < 30]
     edges = [(y, x) for a, b, c, d in sides if abs(truth[a, b] - truth[c, d]) > 2 for y, x in ((a, b), (c, d))]
     for y, x in np.ndindex(truth.shape):

@@ -1,6 +1,7 @@
 """The health report: sizes and the first bad layer, parts switched off, calibration against plain counting."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ SIZE = 48, 64
 def pairs() -> health.Pairs:
     left, right = tiny.images(*SIZE)
     truth = np.full(SIZE, 6, np.float32)
-    return health.Pairs.of([{"left": left, "right": right, "disparity": truth, "valid": truth > 0}])
+    return health.Pairs.of([{"left": left, "right": right, "disparity": truth, "valid": truth > 0, "nonocc": truth > 0}])
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,39 @@ def test_the_effect_of_a_part_is_seen(pairs, params, monkeypatch):
     assert rows["nothing"].change == 0
     for part in ("correlation", "monocular updates, stage 1", "propagation", "image in the upsampling"):
         assert rows[part].change > 0
+
+
+def test_ceilings_are_of_the_best_that_is_held(monkeypatch):
+    """A step in the middle of 20 columns, the first five pixels of each row occluded, the last row unknown."""
+    truth = np.where(np.arange(20) < 10, 30.0, 10.0) * np.ones((6, 1))
+    valid, visible = np.arange(6)[:, None] < 5 + np.zeros(truth.shape), np.arange(20) >= 5 + np.zeros(truth.shape)
+    error = np.zeros((6, 20, 6))
+    error[..., 1:] = 9  # of the other candidates everywhere; the first one's:
+    error[:, :5, 0], error[:, 8:10, 0], error[5, :, 0] = 9, -9, 9
+    error[:, :2, 3] = 1
+    coarse = truth[..., None] + np.array([5.0, 0.5])
+
+    class Network:
+        def __init__(self, config):
+            pass
+
+        def apply(self, variables, left, right):
+            fused = (truth + error[..., 0])[None]
+            return SimpleNamespace(
+                coarse_disparities=coarse[None, None], disparities=truth[None, None] + 3, disparity=fused,
+                choices=(truth[..., None] + error)[None],
+            )  # fmt: skip
+
+    monkeypatch.setattr(health, "BridgeDepth", Network)
+    image = np.zeros((6, 20, 3))
+    sample = {"left": image, "right": image, "disparity": truth, "valid": valid, "nonocc": visible}
+    rows = {row.name: row[1:] for row in health.ceilings(CONFIG, {}, health.Pairs.of([sample]))}
+    # Columns 4..15 are within 5 pixels of the step: of those column 4 is occluded, 8 and 9 are wrong.
+    assert rows["what it says"] == pytest.approx((35, 25, 100))
+    assert rows["best of the coarse candidates"] == (0, 0, 0) and rows["refined"] == (100, 100, 100)
+    assert rows["last choice: network"] == rows["what it says"]
+    assert rows["last choice: right"] == pytest.approx((90, 100, 60))
+    assert rows["best of the last choice"] == pytest.approx((25, 25, 60))
 
 
 def test_half_precision_that_overflows_is_refused_with_the_name_of_the_layer(params):

@@ -5,6 +5,7 @@ Letters: H W size of the images. Disparities in pixels; ground truth is NaN wher
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from bridgedepth_jax.errors import InputError
@@ -15,6 +16,9 @@ from bridgedepth_jax.visualize import colorize, error_colors
 
 # As the documentation of `skimage.data.stereo_motorcycle` has it; metres.
 MOTORCYCLE = Calibration(994.978, 994.978, 311.193, 254.877, 0.193001, 31.086, (741, 500))
+
+
+JUMP, NEAR = 2.0, 5  # pixels: an edge is a larger step of the true disparity between neighbours; how near a pixel is to one
 
 
 class Errors(NamedTuple):
@@ -46,6 +50,17 @@ def errors(disparity: np.ndarray, truth: np.ndarray) -> Errors:
     known = np.isfinite(truth)
     error = np.abs(disparity - truth)[known]
     return Errors(100 * float(np.mean(error > 2)), float(np.mean(error)))
+
+
+def near_edges(truth: np.ndarray) -> np.ndarray:
+    """Known pixels within NEAR pixels (in rows and columns) of a depth edge, (H, W) bool. Holes of the truth are no edges."""
+    edges = np.zeros(truth.shape, np.uint8)  # the pixels on either side
+    across, down = (np.abs(np.diff(truth, axis=axis)) > JUMP for axis in (1, 0))
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    edges[1:] |= down
+    edges[:-1] |= down
+    return (cv2.dilate(edges, np.ones((2 * NEAR + 1,) * 2, np.uint8)) > 0) & np.isfinite(truth)
 
 
 def filled_sgbm(pair: LoadedPair, truth: np.ndarray) -> np.ndarray:

@@ -22,8 +22,10 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from bridgedepth_jax.errors import InputError
+from bridgedepth_jax.inference import demo
 from bridgedepth_jax.store.checkpoint import flatten, unflatten
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
+from bridgedepth_jax.systems.bridgedepth.fusion import CANDIDATES
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
 LARGEST = {"float16": 65504.0, "bfloat16": 3.39e38, "float32": 3.4e38}
@@ -75,20 +77,31 @@ class Bin(NamedTuple):
     wrong: float  # share that is wrong by more than 2 px
 
 
+class Ceiling(NamedTuple):
+    """A disparity that the network holds, and bad-2 (%) of all valid pixels, those near depth edges and the occluded ones."""
+
+    name: str
+    bad2: float
+    edges: float
+    occluded: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Images float32 (B, H, W, 3) in 0..255, disparity (B, H, W), valid (B, H, W)."""
+    """Images float32 (B, H, W, 3) in 0..255, disparity (B, H, W), valid (B, H, W); visible in the right view too (B, H, W)."""
 
     left: np.ndarray
     right: np.ndarray
     disparity: np.ndarray
     valid: np.ndarray
+    visible: np.ndarray
 
     @classmethod
     def of(cls, samples: Iterable[Mapping[str, Any]]) -> "Pairs":
         rows = list(samples)
         stack = lambda name, dtype: np.stack([row[name] for row in rows]).astype(dtype)
-        return cls(stack("left", np.float32), stack("right", np.float32), stack("disparity", np.float32), stack("valid", bool))
+        images, disparity = (stack(name, np.float32) for name in ("left", "right")), stack("disparity", np.float32)
+        return cls(*images, disparity, stack("valid", bool), stack("nonocc", bool))
 
     def __len__(self) -> int:
         return len(self.valid)
@@ -211,6 +224,35 @@ def _predicting(config: ModelConfig) -> Callable[..., tuple[Array, Array]]:
         return output.disparity, output.confidence
 
     return run
+
+
+def ceilings(config: ModelConfig, params: Mapping[str, Any], pairs: Pairs) -> list[Ceiling]:
+    """What the network says first, then what it chose among, stage by stage, and what a perfect choice would be wrong by."""
+
+    @jax.jit
+    def run(params: Any, left: Array, right: Array) -> dict[str, Array]:
+        output: Any = BridgeDepth(config).apply({"params": params}, left, right)
+        height, width = left.shape[1:3]
+        held = {"coarse": output.coarse_disparities[-1][:, -height:, :width], "refined": output.disparities[-1][..., None]}
+        held |= {} if output.choices is None else {"choices": output.choices}
+        return {"chosen": output.disparity[..., None]} | held
+
+    held = [jax.device_get(run(params, pairs.left[i : i + 1], pairs.right[i : i + 1])) for i in range(len(pairs))]
+    errors = {name: np.abs(np.concatenate([row[name] for row in held]) - pairs.disparity[..., None]) for name in held[0]}
+    rows = {"what it says": errors["chosen"], "best of the coarse candidates": errors["coarse"], "refined": errors["refined"]}
+    if "choices" in errors:
+        names = [f"last choice: {name}" for name in CANDIDATES]
+        rows |= {"best of the last choice": errors["choices"]}
+        rows |= {name: errors["choices"][..., k, None] for k, name in enumerate(names)}
+    near = np.stack([demo.near_edges(np.where(v, d, np.nan)) for d, v in zip(pairs.disparity, pairs.valid, strict=True)])
+    parts = (pairs.valid, near, pairs.valid & ~pairs.visible)
+    return [Ceiling(name, *(_bad2(error.min(-1), part) for part in parts)) for name, error in rows.items()]
+
+
+def _bad2(error: Float[np.ndarray, "B H W"], where: np.ndarray) -> float:
+    """Per cent, mean over the pairs that have such pixels; NaN where none has."""
+    shares = [float(np.mean(e[w] > WRONG)) for e, w in zip(error, where, strict=True) if w.any()]
+    return 100 * float(np.mean(shares)) if shares else float("nan")
 
 
 def effects(config: ModelConfig, params: Mapping[str, Any], pairs: Pairs) -> list[Effect]:
