@@ -134,6 +134,67 @@ def test_the_choice_is_the_heaviest_cluster():
     np.testing.assert_allclose(fusion.choose(candidates, jnp.log(weights), 0.5), (5.05, 3), rtol=1e-6)
 
 
+@pytest.mark.parametrize("rows, columns", [(0, -2), (0, 3), (-1, 0), (2, 0)])
+def test_moved_is_what_lies_that_far_and_the_border_beyond(rows, columns):
+    x = np.arange(3 * 5 * 2, dtype=np.float32).reshape(1, 3, 5, 2)
+    found = fusion.moved(jnp.asarray(x), rows, columns)
+    for i, j in np.ndindex(3, 5):
+        np.testing.assert_array_equal(found[0, i, j], x[0, np.clip(i + rows, 0, 2), np.clip(j + columns, 0, 4)])
+
+
+def test_the_last_choice_begins_as_trust_says_and_can_take_a_neighbours_disparity():
+    """Where only the matcher's cell is trusted it is chosen; a head that favours `above 2` gives what is 8 pixels higher."""
+    rng = np.random.default_rng(8)
+    network = jnp.asarray(rng.uniform(1, 9, (1, 6, 5, 16)), jnp.float32)
+    matcher = jnp.asarray(rng.uniform(20, 30, (1, 6, 10)), jnp.float32)
+    found = sgm.Evidence(matcher, jnp.ones_like(matcher), jnp.ones_like(matcher))
+    arguments = (
+        network,
+        jnp.zeros((1, 6, 5, 8)),
+        jnp.zeros((1, 24, 20, 3)),
+        found,
+        jnp.ones((1, 6, 10, 8)),
+        jnp.ones((1, 1, 1, 1)),
+    )
+    last = fusion.Fusion(8, 2, (1, 2), SGMConfig(1, columns=2), False)
+    params = tiny.params(last, *arguments)
+    names = fusion.names((1, 2))
+    assert len(names) == 14 and len(set(names)) == 14
+    context = params["context_1"]
+    assert context["conv_0"]["kernel"].shape == (3, 3, 8, 8)
+
+    def chosen(bias):
+        layers = {**params["choice"], "layers_1": {"kernel": np.zeros((8, 16 * 14), np.float32), "bias": np.tile(bias, 16)}}
+        candidates, logits, _ = last.apply({"params": {**params, "choice": layers}}, *arguments)
+        assert candidates.shape == logits.shape == (1, 6, 5, 16, 14)
+        return np.take_along_axis(candidates, jnp.argmax(logits, -1, keepdims=True), -1)[..., 0]
+
+    bias = np.zeros(14, np.float32)
+    own = chosen(bias)
+    np.testing.assert_array_equal(own[0, :, :, 0], matcher[0, :, ::2])
+    bias[names.index("above 2")] = 20
+    np.testing.assert_array_equal(chosen(bias)[0], np.asarray(network)[0][[0, 0, 0, 1, 2, 3]])
+    bias[names.index("right 1")] = 40
+    np.testing.assert_array_equal(chosen(bias)[0], np.asarray(network)[0][:, [1, 2, 3, 4, 4]])
+
+
+def test_the_last_choice_sees_farther_with_layers():
+    """How far a changed cell of the image reaches in the logits: 2 cells with none, 2 + 2 + 3 with two."""
+    found = sgm.Evidence(*3 * [jnp.ones((1, 1, 40))])
+    one = jnp.ones((1, 1, 20, 16))
+    for layers, reach in ((0, 2), (2, 7)):
+        last = fusion.Fusion(8, layers, (), SGMConfig(1, columns=2), False)
+        tokens, image, cost = jnp.zeros((1, 1, 20, 8)), jnp.zeros((1, 4, 80, 3)), jnp.ones((1, 1, 40, 8))
+        arguments = (one, tokens, image, found, cost, jnp.ones((1, 1, 1, 1)))
+        params = tiny.params(last, *arguments)
+        logits = [
+            last.apply({"params": params}, *arguments[:2], seen, *arguments[3:])[1]
+            for seen in (image, image.at[:, :, 40:44].set(255.0))
+        ]
+        different = np.flatnonzero(np.abs(logits[1] - logits[0]).max((0, 1, 3, 4)) > 1e-6)
+        assert (different.min(), different.max()) == (10 - reach, 10 + reach)
+
+
 def test_gaps_are_above_the_cheapest_level():
     cost = jnp.asarray([[[[3.0, 1.0, 2.0, 7.0]]]])
     np.testing.assert_allclose(fusion.gaps(cost, jnp.asarray([[[[0.4, 1.2, -5.0, 99.0]]]])), [[[[2, 0, 2, 6]]]])
@@ -196,7 +257,14 @@ def test_unit_channels_forget_the_scale():
 
 
 FULL = dataclasses.replace(
-    TINY, bounded_prior=True, upsampling=8, fusion=8, learned_confidence=True, sgm=SGMConfig(2, columns=2, dropped=0.5)
+    TINY,
+    bounded_prior=True,
+    upsampling=8,
+    fusion=8,
+    fusion_layers=1,
+    fusion_reach=(2,),
+    learned_confidence=True,
+    sgm=SGMConfig(2, columns=2, dropped=0.5),
 )
 
 
@@ -268,13 +336,23 @@ def test_published_variants_have_none_of_it():
         )
         assert config.temperature == 1
     tree = ModelConfig.nano().to_dict()
-    for key in ("bounded_prior", "upsampling", "fusion", "learned_confidence", "sgm", "temperature"):
+    for key in (
+        "bounded_prior",
+        "upsampling",
+        "fusion",
+        "fusion_layers",
+        "fusion_reach",
+        "learned_confidence",
+        "sgm",
+        "temperature",
+    ):
         del tree[key]
     assert ModelConfig.from_dict(tree) == ModelConfig.nano()  # checkpoints from before
 
 
 @pytest.mark.parametrize(
-    "wrong", [dict(learned_confidence=True), dict(temperature=0.0), dict(fusion=8), dict(sgm={"candidates": 5})]
+    "wrong",
+    [dict(learned_confidence=True), dict(temperature=0.0), dict(fusion=8), dict(sgm={"candidates": 5}), dict(fusion_reach=[2])],
 )
 def test_what_does_not_fit_together_is_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong)).split("_")[-1]):

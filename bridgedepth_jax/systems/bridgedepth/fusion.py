@@ -3,9 +3,11 @@
 Semi-global matching keeps thin structures and sharp edges where it is sure, and has no answer where left and right disagree;
 the network is the other way round. Every pixel has CANDIDATES disparities, all at hand already: the network's, those of the
 matcher's cell and of the two cells that are nearest, and what the matcher is sure of farther left and right (beside a
-foreground the background goes on). A small convolutional head sees the image, the network's tokens and what the matcher's
-costs say of every candidate, and gives each a probability. The disparity is the mean of the heaviest cluster, not of all of
-them: nothing comes out between two surfaces. An addition of this project: no published weights use it.
+foreground the background goes on); with `reach` the network's own farther left, right, above and below as well, since at an
+edge the right value is usually near. A small convolutional head sees the image, the network's tokens and what the matcher's
+costs say of every candidate, with `layers` also from farther around, and gives each a probability. The disparity is the mean
+of the heaviest cluster, not of all of them: nothing comes out between two surfaces. An addition of this project: no published
+weights use it.
 
 Letters: B batch, H W at 1/4, Y X full size, V cells of a row (`sgm.py`), D levels, S pixels of a 4 x 4 cell (16, rows first),
 K candidates, C channels.
@@ -18,7 +20,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, zeros
+from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, kaiming_normal, zeros
 from bridgedepth_jax.systems.bridgedepth.config import SGMConfig
 from bridgedepth_jax.systems.bridgedepth.sgm import ROWS, Evidence
 from bridgedepth_jax.systems.bridgedepth.upsampling import SIDE, fold
@@ -26,12 +28,31 @@ from bridgedepth_jax.systems.bridgedepth.upsampling import SIDE, fold
 CANDIDATES = ("network", "own", "left", "right", "row", "column")
 TOGETHER = 0.5  # 1/4 pixels: candidates that close to each other are one cluster
 TRUST = 2.0  # logit that a candidate begins with where left and right agree, its negative where they do not
+AFAR = -4.0  # that of the network's disparities from elsewhere
+AROUND = ((0, -1), (0, 1), (-1, 0), (1, 0))  # rows and columns: left, right, above, below
+
+
+class Context(nn.Module):
+    """A residual pair of convolutions, the first of them over every `spread`-th cell; begins as the identity."""
+
+    spread: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        wide = nn.Conv(
+            x.shape[-1], (3, 3), padding=[(self.spread,) * 2] * 2, kernel_dilation=self.spread, kernel_init=kaiming_normal,
+            dtype=self.dtype, name="conv_0",
+        )  # fmt: skip
+        return nn.relu(x + conv(x.shape[-1], 3, kernel_init=zeros, dtype=self.dtype, name="conv_1")(nn.relu(wide(x))))
 
 
 class Fusion(nn.Module):
     """Candidates of every pixel, 1/4 pixels, their logits, and a logit that the chosen one is right."""
 
     dim: int
+    layers: int
+    reach: tuple[int, ...]
     sgm: SGMConfig
     confidence: bool
     dtype: Any = jnp.float32
@@ -52,8 +73,10 @@ class Fusion(nn.Module):
         network = _cells(disparity, sub)
         left, far_left = nearest(found.disparity, found.consistent > 0)
         right, far_right = (x[..., ::-1] for x in nearest(found.disparity[..., ::-1], found.consistent[..., ::-1] > 0))
-        gap = gaps(cost, jnp.stack([network, left, right], -1) * (ROWS / self.sgm.columns))
-        offsets = jnp.stack([found.disparity, left, right], -1) - network[..., None]
+        beside = [moved(disparity, far * y, far * x) for far in self.reach for y, x in AROUND]
+        others = [left, right, *(_cells(x, sub) for x in beside)]
+        gap = gaps(cost, jnp.stack([network, *others], -1) * (ROWS / self.sgm.columns))
+        offsets = jnp.stack([found.disparity, *others], -1) - network[..., None]
         facts = [jnp.tanh(2 * offsets), jnp.tanh(offsets / 4), jnp.tanh(2 * gap), jnp.stack(
             [found.consistent, found.margin, jnp.tanh(far_left / 8), jnp.tanh(far_right / 8), jnp.ones_like(far_left)], -1
         )]  # fmt: skip
@@ -66,7 +89,9 @@ class Fusion(nn.Module):
             tokens
         )
         seen = nn.relu(seen)
-        head = Head((self.dim, SIDE**2 * len(CANDIDATES)), last_init=zeros, dtype=self.dtype, name="choice")
+        for i in range(self.layers):
+            seen = Context(2**i, self.dtype, name=f"context_{i}")(seen)
+        head = Head((self.dim, SIDE**2 * len(names(self.reach))), last_init=zeros, dtype=self.dtype, name="choice")
         logits = head(seen).astype(delicate).reshape(*disparity.shape, -1)
 
         sure = (2 * found.consistent - 1) * TRUST
@@ -75,11 +100,27 @@ class Fusion(nn.Module):
         candidates = jnp.stack([disparity, *here[:3], *nearer[0]], -1)
         trust = jnp.stack([jnp.zeros_like(disparity), here[3], *2 * [-jnp.abs(here[3])], *nearer[1]], -1)
         candidates = jnp.where(keep[..., None] > 0, candidates, disparity[..., None])
-        logits = logits + jnp.where(keep[..., None] > 0, trust, 0)
+        trust = jnp.where(keep[..., None] > 0, trust, 0)
+        if beside:
+            candidates = jnp.concatenate([candidates, jnp.stack(beside, -1)], -1)
+            trust = jnp.concatenate([trust, jnp.full((*trust.shape[:-1], len(beside)), AFAR)], -1)
+        logits = logits + trust
         certainty = None
         if self.confidence:
             certainty = Head((self.dim, SIDE**2), dtype=self.dtype, name="certainty")(lax.stop_gradient(seen)).astype(delicate)
         return candidates, logits, certainty
+
+
+def names(reach: tuple[int, ...]) -> tuple[str, ...]:
+    """Of the candidates, in their order."""
+    return *CANDIDATES, *(f"{where} {far}" for far in reach for where in ("left", "right", "above", "below"))
+
+
+def moved(x: Float[Array, "B H W C"], rows: int, columns: int) -> Float[Array, "B H W C"]:
+    """At each cell what is so many rows farther down and columns farther right; beyond the border the border's."""
+    height, width = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (abs(rows),) * 2, (abs(columns),) * 2, (0, 0)), mode="edge")
+    return padded[:, abs(rows) + rows :, abs(columns) + columns :][:, :height, :width]
 
 
 def choose(candidates: Float[Array, "*B K"], logits: Float[Array, "*B K"], together: float) -> Float[Array, "*B"]:

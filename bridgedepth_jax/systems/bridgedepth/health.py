@@ -24,12 +24,13 @@ from jaxtyping import Bool, Float
 from bridgedepth_jax.errors import InputError
 from bridgedepth_jax.inference import demo
 from bridgedepth_jax.store.checkpoint import flatten, unflatten
+from bridgedepth_jax.systems.bridgedepth import fusion
 from bridgedepth_jax.systems.bridgedepth.config import ModelConfig, SGMConfig
-from bridgedepth_jax.systems.bridgedepth.fusion import CANDIDATES
 from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
 LARGEST = {"float16": 65504.0, "bfloat16": 3.39e38, "float32": 3.4e38}
 WRONG = 2.0  # pixels
+NO_CHOICE: dict[str, Any] = {"fusion": 0, "fusion_layers": 0, "fusion_reach": ()}
 GROUPS = {  # of parameters, by the beginning of their path
     "mono": "mono/",
     "monocular state": "depth_feature_down/",
@@ -197,11 +198,11 @@ def parts(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, tuple[Mod
     if config.sgm.candidates:
         rest = {path: value for path, value in flat.items() if not path.startswith(("classical/", "fusion/"))}
         # The learned confidence goes with the last choice that it speaks of.
-        less = config.replace(sgm=SGMConfig(), fusion=0, learned_confidence=config.learned_confidence and not config.fusion)
+        less = config.replace(**NO_CHOICE, sgm=SGMConfig(), learned_confidence=config.learned_confidence and not config.fusion)
         found["classical evidence"] = (less, unflatten(rest))
     if config.fusion:
         rest = {path: value for path, value in flat.items() if not path.startswith("fusion/")}
-        found["last choice"] = (config.replace(fusion=0, learned_confidence=False), unflatten(rest))
+        found["last choice"] = (config.replace(**NO_CHOICE, learned_confidence=False), unflatten(rest))
         found["what the last choice learnt"] = without(r"fusion/choice/layers_1/")
     if config.upsampling:
         found["image in the upsampling"] = without(r"upsampling/guide_2/")
@@ -241,7 +242,7 @@ def ceilings(config: ModelConfig, params: Mapping[str, Any], pairs: Pairs) -> li
     errors = {name: np.abs(np.concatenate([row[name] for row in held]) - pairs.disparity[..., None]) for name in held[0]}
     rows = {"what it says": errors["chosen"], "best of the coarse candidates": errors["coarse"], "refined": errors["refined"]}
     if "choices" in errors:
-        names = [f"last choice: {name}" for name in CANDIDATES]
+        names = [f"last choice: {name}" for name in fusion.names(config.fusion_reach)]
         rows |= {"best of the last choice": errors["choices"]}
         rows |= {name: errors["choices"][..., k, None] for k, name in enumerate(names)}
     near = np.stack([demo.near_edges(np.where(v, d, np.nan)) for d, v in zip(pairs.disparity, pairs.valid, strict=True)])
