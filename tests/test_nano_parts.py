@@ -156,12 +156,10 @@ def test_the_last_choice_begins_as_trust_says_and_can_take_a_neighbours_disparit
         jnp.ones((1, 6, 10, 8)),
         jnp.ones((1, 1, 1, 1)),
     )
-    last = fusion.Fusion(8, 2, (1, 2), SGMConfig(1, columns=2), False)
+    last = fusion.Fusion(8, (1, 2), SGMConfig(1, columns=2), False)
     params = tiny.params(last, *arguments)
     names = fusion.names((1, 2))
     assert len(names) == 14 and len(set(names)) == 14
-    context = params["context_1"]
-    assert context["conv_0"]["kernel"].shape == (3, 3, 8, 8)
 
     def chosen(bias):
         layers = {**params["choice"], "layers_1": {"kernel": np.zeros((8, 16 * 14), np.float32), "bias": np.tile(bias, 16)}}
@@ -176,23 +174,6 @@ def test_the_last_choice_begins_as_trust_says_and_can_take_a_neighbours_disparit
     np.testing.assert_array_equal(chosen(bias)[0], np.asarray(network)[0][[0, 0, 0, 1, 2, 3]])
     bias[names.index("right 1")] = 40
     np.testing.assert_array_equal(chosen(bias)[0], np.asarray(network)[0][:, [1, 2, 3, 4, 4]])
-
-
-def test_the_last_choice_sees_farther_with_layers():
-    """How far a changed cell of the image reaches in the logits: 2 cells with none, 2 + 2 + 3 with two."""
-    found = sgm.Evidence(*3 * [jnp.ones((1, 1, 40))])
-    one = jnp.ones((1, 1, 20, 16))
-    for layers, reach in ((0, 2), (2, 7)):
-        last = fusion.Fusion(8, layers, (), SGMConfig(1, columns=2), False)
-        tokens, image, cost = jnp.zeros((1, 1, 20, 8)), jnp.zeros((1, 4, 80, 3)), jnp.ones((1, 1, 40, 8))
-        arguments = (one, tokens, image, found, cost, jnp.ones((1, 1, 1, 1)))
-        params = tiny.params(last, *arguments)
-        logits = [
-            last.apply({"params": params}, *arguments[:2], seen, *arguments[3:])[1]
-            for seen in (image, image.at[:, :, 40:44].set(255.0))
-        ]
-        different = np.flatnonzero(np.abs(logits[1] - logits[0]).max((0, 1, 3, 4)) > 1e-6)
-        assert (different.min(), different.max()) == (10 - reach, 10 + reach)
 
 
 def test_gaps_are_above_the_cheapest_level():
@@ -261,7 +242,6 @@ FULL = dataclasses.replace(
     bounded_prior=True,
     upsampling=8,
     fusion=8,
-    fusion_layers=1,
     fusion_reach=(2,),
     learned_confidence=True,
     sgm=SGMConfig(2, columns=2, dropped=0.5),
@@ -336,16 +316,7 @@ def test_published_variants_have_none_of_it():
         )
         assert config.temperature == 1
     tree = ModelConfig.nano().to_dict()
-    for key in (
-        "bounded_prior",
-        "upsampling",
-        "fusion",
-        "fusion_layers",
-        "fusion_reach",
-        "learned_confidence",
-        "sgm",
-        "temperature",
-    ):
+    for key in ("bounded_prior", "upsampling", "fusion", "fusion_reach", "learned_confidence", "sgm", "temperature"):
         del tree[key]
     assert ModelConfig.from_dict(tree) == ModelConfig.nano()  # checkpoints from before
 

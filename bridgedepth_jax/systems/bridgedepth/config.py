@@ -106,7 +106,6 @@ class ModelConfig:
     bounded_prior: bool = False  # monocular features and states normalised over channels wherever stereo tokens meet them
     upsampling: int = 0  # width of the convex upsampling of the refined disparity (`upsampling.py`); 0: values per cell alone
     fusion: int = 0  # width of the last choice between the network's and the classical disparities (`fusion.py`); 0: none
-    fusion_layers: int = 0  # its residual blocks, each of twice the spread of the one before
     fusion_reach: tuple[int, ...] = ()  # 1/4 pixels: the network's disparities so far to four sides can be chosen too
     learned_confidence: bool = False  # with upsampling: a pixel's probability to be within 2 px, not the candidates'
     temperature: float = 1.0  # of the confidence: its logits are divided by it
@@ -126,11 +125,8 @@ class ModelConfig:
         if self.fusion and not (self.upsampling and self.sgm.candidates):
             raise ValueError("model.fusion chooses between upsampled and classical disparities: expected model.upsampling and"
                              " model.sgm.candidates above 0")  # fmt: skip
-        if (self.fusion_layers or self.fusion_reach) and not self.fusion:
-            raise ValueError("model.fusion_layers and model.fusion_reach are of the last choice: expected model.fusion above 0")
-        if self.fusion_layers < 0 or any(far < 1 for far in self.fusion_reach):
-            raise ValueError(f"model.fusion_layers {self.fusion_layers}, model.fusion_reach {self.fusion_reach}: expected at"
-                             " least 0, and distances of at least 1")  # fmt: skip
+        if self.fusion_reach and not (self.fusion and min(self.fusion_reach) > 0):
+            raise ValueError(f"model.fusion_reach {self.fusion_reach}, expected distances above 0, and model.fusion above 0")
         if not self.temperature > 0:
             raise ValueError(f"model.temperature {self.temperature}, expected more than 0")
 

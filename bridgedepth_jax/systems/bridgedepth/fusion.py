@@ -5,9 +5,8 @@ the network is the other way round. Every pixel has CANDIDATES disparities, all 
 matcher's cell and of the two cells that are nearest, and what the matcher is sure of farther left and right (beside a
 foreground the background goes on); with `reach` the network's own farther left, right, above and below as well, since at an
 edge the right value is usually near. A small convolutional head sees the image, the network's tokens and what the matcher's
-costs say of every candidate, with `layers` also from farther around, and gives each a probability. The disparity is the mean
-of the heaviest cluster, not of all of them: nothing comes out between two surfaces. An addition of this project: no published
-weights use it.
+costs say of every candidate, and gives each a probability. The disparity is the mean of the heaviest cluster, not of all of
+them: nothing comes out between two surfaces. An addition of this project: no published weights use it.
 
 Letters: B batch, H W at 1/4, Y X full size, V cells of a row (`sgm.py`), D levels, S pixels of a 4 x 4 cell (16, rows first),
 K candidates, C channels.
@@ -20,7 +19,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, kaiming_normal, zeros
+from bridgedepth_jax.layers import Head, Linear, at_least_float32, conv, zeros
 from bridgedepth_jax.systems.bridgedepth.config import SGMConfig
 from bridgedepth_jax.systems.bridgedepth.sgm import ROWS, Evidence
 from bridgedepth_jax.systems.bridgedepth.upsampling import SIDE, fold
@@ -32,26 +31,10 @@ AFAR = -4.0  # that of the network's disparities from elsewhere
 AROUND = ((0, -1), (0, 1), (-1, 0), (1, 0))  # rows and columns: left, right, above, below
 
 
-class Context(nn.Module):
-    """A residual pair of convolutions, the first of them over every `spread`-th cell; begins as the identity."""
-
-    spread: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        wide = nn.Conv(
-            x.shape[-1], (3, 3), padding=[(self.spread,) * 2] * 2, kernel_dilation=self.spread, kernel_init=kaiming_normal,
-            dtype=self.dtype, name="conv_0",
-        )  # fmt: skip
-        return nn.relu(x + conv(x.shape[-1], 3, kernel_init=zeros, dtype=self.dtype, name="conv_1")(nn.relu(wide(x))))
-
-
 class Fusion(nn.Module):
     """Candidates of every pixel, 1/4 pixels, their logits, and a logit that the chosen one is right."""
 
     dim: int
-    layers: int
     reach: tuple[int, ...]
     sgm: SGMConfig
     confidence: bool
@@ -89,8 +72,6 @@ class Fusion(nn.Module):
             tokens
         )
         seen = nn.relu(seen)
-        for i in range(self.layers):
-            seen = Context(2**i, self.dtype, name=f"context_{i}")(seen)
         head = Head((self.dim, SIDE**2 * len(names(self.reach))), last_init=zeros, dtype=self.dtype, name="choice")
         logits = head(seen).astype(delicate).reshape(*disparity.shape, -1)
 

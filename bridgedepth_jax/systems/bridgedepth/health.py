@@ -30,7 +30,7 @@ from bridgedepth_jax.systems.bridgedepth.network import BridgeDepth
 
 LARGEST = {"float16": 65504.0, "bfloat16": 3.39e38, "float32": 3.4e38}
 WRONG = 2.0  # pixels
-NO_CHOICE: dict[str, Any] = {"fusion": 0, "fusion_layers": 0, "fusion_reach": ()}
+NO_CHOICE: dict[str, Any] = {"fusion": 0, "fusion_reach": ()}
 GROUPS = {  # of parameters, by the beginning of their path
     "mono": "mono/",
     "monocular state": "depth_feature_down/",
@@ -101,8 +101,8 @@ class Pairs:
     def of(cls, samples: Iterable[Mapping[str, Any]]) -> "Pairs":
         rows = list(samples)
         stack = lambda name, dtype: np.stack([row[name] for row in rows]).astype(dtype)
-        images, disparity = (stack(name, np.float32) for name in ("left", "right")), stack("disparity", np.float32)
-        return cls(*images, disparity, stack("valid", bool), stack("nonocc", bool))
+        left, right, disparity = (stack(name, np.float32) for name in ("left", "right", "disparity"))
+        return cls(left, right, disparity, stack("valid", bool), stack("nonocc", bool))
 
     def __len__(self) -> int:
         return len(self.valid)

@@ -156,7 +156,7 @@ class BridgeDepth(nn.Module):
             fine = fine[..., None, :]
         choices = choice_logits = fused = None
         if c.fusion:
-            last = Fusion(c.fusion, c.fusion_layers, c.fusion_reach, c.sgm, c.learned_confidence, dtype, name="fusion")
+            last = Fusion(c.fusion, c.fusion_reach, c.sgm, c.learned_confidence, dtype, name="fusion")
             choices, choice_logits, certainty = last(fine[-1, ..., 0, :], stereo[-1, ..., 0, :], left, found, cost, keep)
             fused = choose(choices, choice_logits, TOGETHER) * FINE
         disparities = unshuffle(fine, FINE)[..., 0] * FINE
