@@ -5,6 +5,7 @@ from typing import SupportsIndex
 
 import cv2
 import numpy as np
+from einops import rearrange
 
 from bridgedepth_jax.data.pairs import Sample
 from bridgedepth_jax.data.procedural.config import SyntheticConfig
@@ -15,6 +16,7 @@ from bridgedepth_jax.data.procedural.textures import TextureBank, find_photos
 from bridgedepth_jax.errors import InputError
 
 FINER = 2  # how many times as large a fine scene is painted
+BLOCKS = "(h i) (w j) -> h w (i j)"
 SAME = 1.0  # painted pixels: disparities of one reduced pixel that belong to one surface
 
 
@@ -72,7 +74,7 @@ class SyntheticStereo:
             size = self.width, self.height
             left, right = (cv2.resize(view, size, interpolation=cv2.INTER_AREA) for view in (left, right))
             disparity = reduced(disparity, side)
-            valid, visible = (np.all(_blocks(x, side), axis=-1) for x in (valid, visible))
+            valid, visible = (np.all(rearrange(x, BLOCKS, i=side, j=side), axis=-1) for x in (valid, visible))
         photometric = np.random.default_rng((self.seed, 3, index))
         left, right = degrade(photometric, left, right, self.config)
         return {
@@ -88,13 +90,7 @@ class SyntheticStereo:
 def reduced(disparity: np.ndarray, side: int) -> np.ndarray:
     """Of an image `side` times smaller, in its own pixels: the mean of the surface that covers most of each pixel, of two that
     cover halves the farther."""
-    blocks = _blocks(disparity, side)
+    blocks = rearrange(disparity, BLOCKS, i=side, j=side)
     middle = np.sort(blocks, -1)[..., (side**2 - 1) // 2, None]
     same = np.abs(blocks - middle) <= SAME
     return (np.where(same, blocks, 0).sum(-1) / same.sum(-1) / side).astype(np.float32)
-
-
-def _blocks(x: np.ndarray, side: int) -> np.ndarray:
-    """(H, W) of side x side blocks of an image, their pixels last."""
-    height, width = x.shape[0] // side, x.shape[1] // side
-    return x.reshape(height, side, width, side).swapaxes(1, 2).reshape(height, width, side**2)
